@@ -1,0 +1,81 @@
+// The shapes that data takes on its way: Row -> Sample -> Example -> Batch (see each).
+
+/** Where a row came from: enough to find it again. */
+export interface Origin {
+  readonly file: string;
+  readonly rowGroup: number;
+  /** Row number in the whole file, from 0. */
+  readonly row: number;
+}
+
+/** One record as its file holds it: column name -> value (strings, numbers, Uint8Array, arrays, objects). */
+export type Row = Readonly<Record<string, unknown>>;
+
+export interface TextPart {
+  readonly type: 'text';
+  readonly text: string;
+}
+
+/** Pixels as decoded: RGB, 8 bits, rows top to bottom, shape [height, width, 3]. */
+export interface DecodedImage {
+  readonly data: Uint8Array;
+  readonly width: number;
+  readonly height: number;
+}
+
+export interface ImagePart {
+  readonly type: 'image';
+  /** Encoded bytes (JPEG, PNG, WebP, ...) until `decodeMedia` replaces them by pixels. */
+  readonly image: Uint8Array | DecodedImage;
+}
+
+export type Part = TextPart | ImagePart;
+
+export type Role = 'system' | 'user' | 'assistant';
+
+export interface Message {
+  readonly role: Role;
+  readonly content: readonly Part[];
+}
+
+/** One conversation to learn from: turns in order, media inside them. */
+export interface Sample {
+  readonly messages: readonly Message[];
+  /** Free tags that evaluation groups scores by, such as { kind: 'yes/no' }. */
+  readonly tags?: Readonly<Record<string, string>>;
+}
+
+/** A dense array: row-major `data`, product of `shape` elements. */
+export interface NdArray<A extends Float32Array | Int32Array | Uint8Array> {
+  readonly data: A;
+  readonly shape: readonly number[];
+}
+
+/** One encoded sample. */
+export interface Example {
+  /** Token ids, image placeholders already expanded to soft tokens. [length] */
+  readonly inputIds: Int32Array;
+  /** The id to learn at each position, unshifted; -100 where nothing is to be learnt. [length] */
+  readonly labels?: Int32Array;
+  /** float32 [images, 3, height, width], as the processor config says (rescaled, maybe normalised). */
+  readonly pixelValues?: NdArray<Float32Array>;
+  readonly tags?: Readonly<Record<string, string>>;
+}
+
+/** Several examples padded to the longest; what crosses to the device thread (its arrays are transferred). */
+export interface Batch {
+  /** [batch, length] */
+  readonly inputIds: NdArray<Int32Array>;
+  /** 1 on real tokens, 0 on padding. [batch, length] */
+  readonly attentionMask: NdArray<Uint8Array>;
+  /** Unshifted, -100 ignored. [batch, length] */
+  readonly labels?: NdArray<Int32Array>;
+  /** All images of the batch in order of their placeholders. [images, 3, height, width] */
+  readonly pixelValues?: NdArray<Float32Array>;
+  /** Real (unpadded) tokens. */
+  readonly numTokens: number;
+  /** Positions that the loss counts: labels that are not -100, the first position of a row excepted
+   *  (nothing precedes it to predict it from). */
+  readonly numLabels: number;
+  readonly numSamples: number;
+}
