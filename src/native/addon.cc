@@ -1,0 +1,11 @@
+// The addon's entry: gathers the doors of its files into one exports object.
+
+#include "addon.h"
+
+static Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  sluice::InitOps(env, exports);
+  sluice::InitTensors(env, exports);
+  return exports;
+}
+
+NODE_API_MODULE(sluice, Init)

@@ -1,0 +1,76 @@
+// The addon's functions as TypeScript sees them. A `Handle` is a number that stands for a tensor of this thread.
+
+/** A live tensor of this thread; 0 is none. */
+export type Handle = number;
+
+/** An operator resolved by name, its argument conversion planned. */
+export interface ResolvedOp {
+  /** Arguments in the schema's order; tensors as handles. */
+  readonly call: (...args: any[]) => any;
+  /** What `call` returns: nothing, its first argument written in place, one tensor, several values, or another value. */
+  readonly result: 'nothing' | 'self' | 'tensor' | 'several' | 'other';
+  /** Of each returned value. */
+  readonly kinds: readonly ('tensor' | 'tensors' | 'value')[];
+  readonly schema: string;
+}
+
+export interface EngineFacts {
+  readonly version: string;
+  readonly cpuCapability: string;
+  readonly config: string;
+  readonly parallel: string;
+  readonly threads: number;
+  readonly cuda: boolean;
+  /** Path of the libtorch_cpu that is loaded. */
+  readonly library: string;
+}
+
+export type AnyTypedArray =
+  | Float32Array
+  | Float64Array
+  | Int32Array
+  | Int16Array
+  | Int8Array
+  | Uint8Array
+  | Uint8ClampedArray
+  | Uint16Array
+  | BigInt64Array;
+
+export interface NativeAddon {
+  resolve(name: string, overload: string): ResolvedOp;
+  /** @param share view the array's memory instead of copying it (same dtype, CPU); the array must not change */
+  fromArray(
+    data: AnyTypedArray,
+    sizes: readonly number[],
+    dtype: string,
+    device: string,
+    share: boolean,
+  ): Handle;
+  toArray(handle: Handle): AnyTypedArray;
+  toBytes(handle: Handle): Uint8Array;
+  item(handle: Handle): number;
+  sizes(handle: Handle): number[];
+  dtype(handle: Handle): string;
+  device(handle: Handle): string;
+  numBytes(handle: Handle): number;
+  requiresGrad(handle: Handle, value?: boolean): boolean;
+  grad(handle: Handle): Handle;
+  setGrad(handle: Handle, gradient: Handle): void;
+  backward(outputs: readonly Handle[], gradients: readonly Handle[] | undefined, retainGraph: boolean): void;
+  gradients(
+    outputs: readonly Handle[],
+    inputs: readonly Handle[],
+    gradOutputs: readonly Handle[] | undefined,
+    retainGraph: boolean,
+  ): Handle[];
+  setGradEnabled(enabled: boolean): boolean;
+  free(handle: Handle): boolean;
+  share(handle: Handle): Handle;
+  liveTensors(): number;
+  adjustMemory(bytes: number): number;
+  manualSeed(seed: number): void;
+  randomState(state?: Handle): Handle;
+  numThreads(threads?: number): number;
+  facts(): EngineFacts;
+  openLibrary(path: string): void;
+}

@@ -1,0 +1,18 @@
+export {
+  DTYPES,
+  Tensor,
+  enableGrad,
+  engine,
+  grad,
+  keep,
+  liveTensors,
+  noGrad,
+  op,
+  scope,
+  type DType,
+  type OpArgument,
+  type Operand,
+} from './tensor.js';
+export * from './create.js';
+export * from './ops.js';
+export * from './random.js';
