@@ -1,0 +1,206 @@
+// The words of the flow: sources of weighed items, tickets, stages, events. Types only.
+// A sample's way: source -> gate (pool has room) -> ticket issued -> stages -> consumer -> ticket settled.
+
+import type { Observable, OperatorFunction } from 'rxjs';
+
+/** Where an item came from: enough to find it again. */
+export interface Origin {
+  readonly file: string;
+  readonly rowGroup: number;
+  /** Row number in the whole file, from 0. */
+  readonly row: number;
+}
+
+/** One item of a source. */
+export interface SourceItem<T> {
+  readonly value: T;
+  /** What the item weighs in memory until it is settled, in bytes (at least 1 is charged). Where a stage makes it
+   *  bigger, that stage's `itemBytes` says so. */
+  readonly bytes: number;
+  readonly origin: Origin;
+}
+
+/** An item that the source could not read: it is counted and quarantined under the source's name, and the run goes on. */
+export interface SourceFault {
+  readonly error: unknown;
+  readonly bytes: number;
+  readonly origin: Origin;
+}
+
+/** Where items come from. Opened once a run (once an epoch under `repeatSource`), pulled one at a time, only while the
+ *  pool has room. Ending early aborts `signal`, then calls the iterator's `return` once. */
+export interface Source<T> {
+  readonly name: string;
+  readonly open: (signal: AbortSignal) => AsyncIterable<SourceItem<T> | SourceFault>;
+  /** The most that one item weighs. Declared, it makes the pool's bound strict and lets a pool that is too small for the
+   *  graph be refused before the run; otherwise the largest item seen so far is assumed. */
+  readonly maxItemBytes?: number;
+}
+
+/** What became of a sample. */
+export type Outcome = 'trained' | 'dropped' | 'quarantined';
+
+/** The duty to settle one sample, or a group of them, exactly once. Settling frees the permit. */
+export interface Ticket {
+  /** The origin of the sample (of a group: of its first member). */
+  readonly origin: Origin;
+  /** The origins of all samples behind this ticket, in order. */
+  readonly origins: readonly Origin[];
+  /** What the ticket holds of the pool. */
+  readonly bytes: number;
+  readonly settled: boolean;
+  /** @throws {FlowError} when it is settled already */
+  settle(outcome: 'trained' | 'dropped'): void;
+  /** Settles as quarantined, and reports it: an event for each member.
+   *  @throws {FlowError} when it is settled already */
+  quarantine(stage: string, error: unknown): void;
+  /** Says which stage has the sample now; a wait is blamed on it. */
+  enter(stage: string): void;
+  /** Says that the sample waits for later samples (an open batch). A stage that keeps tickets until more come must park
+   *  them, or a pool too small for it would stall instead of failing with the numbers. */
+  park(): void;
+  /** Ends `park`. */
+  unpark(): void;
+  /** Changes what the sample weighs. It may lift the pool over its bound, which then admits nothing until it sinks. */
+  weigh(bytes: number): void;
+  /** Turns one sample into `count` (>= 1) with the same origin, which share its weight; the first is this ticket. */
+  split(count: number): Ticket[];
+  /** Passes an event to the run's `onEvent`. */
+  report(event: FlowEvent): void;
+}
+
+/** A value on its way, with its ticket. */
+export interface Ticketed<T> {
+  readonly value: T;
+  readonly ticket: Ticket;
+}
+
+/** What a stage tells the graph about itself, checked against the pool before a run. */
+export interface StageTraits {
+  /** Names the stage in quarantine events, waits and errors. */
+  readonly name: string;
+  /** The most inputs it keeps while it waits for more (1 where it keeps none). */
+  readonly holdsItems?: number;
+  /** The most bytes it keeps while it waits for more; overrides `holdsItems` times the item's weight. */
+  readonly holdsBytes?: number;
+  /** The most inputs that one output gathers (a batch's size); 1 by default. */
+  readonly gathers?: number;
+  /** The most outputs that one input becomes; 1 by default. */
+  readonly splits?: number;
+  /** The most bytes that one output weighs for each sample in it, where it is more than the input weighed. It is
+   *  reserved from admission on. */
+  readonly itemBytes?: number;
+  /** False where the order of outputs depends on timing. */
+  readonly reproducible?: boolean;
+}
+
+/** A step of the graph over ticketed values. Every ticket that enters leaves in a value, is settled, or is a member of a
+ *  group ticket that leaves. An error of its observable stops the run. */
+export interface Stage<A, B> extends StageTraits {
+  readonly connect: (source: Observable<Ticketed<A>>) => Observable<Ticketed<B>>;
+  /** The stages that a `chain` is made of. */
+  readonly parts?: readonly AnyStage[];
+}
+
+/** A stage whose types are not known here. */
+export type AnyStage = Stage<never, unknown>;
+
+/** What users write in `flow: [...]`: a stage, or an RxJS operator, which is lifted (see `lift`). */
+export type FlowEntry<A, B> = Stage<A, B> | OperatorFunction<A, B>;
+
+/** An entry whose types are not known here. */
+export type AnyEntry = FlowEntry<never, unknown>;
+
+/** Up to eight entries, typed end to end. The last type parameter is what the consumer gets: give each parameter after A
+ *  the one before it as default, `function pipeline<A, B = A, C = B, ...>(spec: { flow: FlowEntries<Row, A, B, C, ...> })`,
+ *  and a missing entry passes its type on. TypeScript infers a lambda's parameter in the first entry, when T is known
+ *  there; in later entries annotate it, or put them in `chain(...)`, where all are inferred. */
+export type FlowEntries<T, A, B = A, C = B, D = C, E = D, F = E, G = F, H = G> = readonly [
+  FlowEntry<T, A>,
+  FlowEntry<A, B>?,
+  FlowEntry<B, C>?,
+  FlowEntry<C, D>?,
+  FlowEntry<D, E>?,
+  FlowEntry<E, F>?,
+  FlowEntry<F, G>?,
+  FlowEntry<G, H>?,
+];
+
+/** Counts of samples. At the end issued = trained + dropped + quarantined. */
+export interface LedgerCounts {
+  readonly issued: number;
+  readonly trained: number;
+  readonly dropped: number;
+  readonly quarantined: number;
+}
+
+/** A stretch of waiting, blamed on the stage that held the lowest sample not yet delivered. */
+export interface WaitShare {
+  /** A stage's name, or the source's when no sample was on its way. */
+  readonly stage: string;
+  readonly ms: number;
+  /** The sample that was waited for. */
+  readonly origin?: Origin;
+}
+
+export type FlowEvent =
+  | { readonly kind: 'quarantine'; readonly origin: Origin; readonly stage: string; readonly error: unknown }
+  /** An item bigger than the pool (or than its source declared: `limit`) was admitted, alone. */
+  | { readonly kind: 'oversize'; readonly origin: Origin; readonly bytes: number; readonly limit: number }
+  /** A tee's sink failed and is called no more. */
+  | { readonly kind: 'detach'; readonly origin: Origin; readonly stage: string; readonly error: unknown }
+  /** The run is not reproducible: this stage lets samples overtake each other. */
+  | { readonly kind: 'unordered'; readonly stage: string }
+  /** Always the last event, before `runFlow` resolves or rejects. */
+  | { readonly kind: 'end'; readonly summary: FlowSummary };
+
+/** How a run went. */
+export interface FlowSummary {
+  /** `stopped` by the consumer, `cancelled` by the signal, `failed` (then `runFlow` rejects). */
+  readonly ended: 'complete' | 'stopped' | 'cancelled' | 'failed';
+  readonly ledger: LedgerCounts;
+  /** The most bytes that were held at once. */
+  readonly peakBytes: number;
+  /** Items bigger than the pool or than declared. */
+  readonly oversize: number;
+  /** Values whose `consume` resolved. */
+  readonly consumed: number;
+  /** Milliseconds during which the consumer had nothing to do. */
+  readonly waitMs: number;
+  /** `waitMs` by the stage to blame. */
+  readonly waits: Readonly<Record<string, number>>;
+  /** False when a stage lets samples overtake each other. */
+  readonly reproducible: boolean;
+}
+
+/** What a consumer is told with each value. */
+export interface ConsumeContext {
+  /** Number of the delivery, from 0. */
+  readonly index: number;
+  /** The samples in the value, in order. */
+  readonly origins: readonly Origin[];
+  /** Milliseconds that the consumer waited for this value. */
+  readonly waitMs: number;
+  readonly waits: readonly WaitShare[];
+  /** Aborted when the run is cancelled or has failed elsewhere. */
+  readonly signal: AbortSignal;
+  /** Ends the run in good order: nothing more is delivered, what is on its way is dropped. */
+  readonly stop: () => void;
+}
+
+export interface FlowOptions<T, A, B = A, C = B, D = C, E = D, F = E, G = F, H = G> {
+  readonly source: Source<T>;
+  readonly stages: FlowEntries<T, A, B, C, D, E, F, G, H>;
+  /** The bound on the bytes of all samples between source and consumer. */
+  readonly poolBytes: number;
+  /** Takes one value; its samples are trained when the promise resolves. A rejection stops the run with that error. */
+  readonly consume: (value: H, context: ConsumeContext) => void | Promise<void>;
+  /** How many `consume` calls may be open at once; 1 by default. Two overlap preparation with the device's step. */
+  readonly inFlight?: number;
+  readonly signal?: AbortSignal;
+  readonly onEvent?: (event: FlowEvent) => void;
+  /** How long an ended run waits for open `consume` calls and for the source to close; 5000 by default. */
+  readonly graceMs?: number;
+  /** Milliseconds, for the waits; `performance.now` by default. */
+  readonly now?: () => number;
+}
