@@ -1,0 +1,298 @@
+// Compiles the addon: every .cc of src/native with the user's C++ compiler, one object a file, as many at once as the
+// machine has cores and memory for. Objects are kept by the hash of all that they depend on, so that a changed file
+// recompiles alone. No node-gyp and no downloaded headers: npm's node-api-headers and node-addon-api hold them.
+//
+// A file may ask for flags of its own in one of its first lines: "// cxxflags: -O3" or, for one processor family,
+// "// cxxflags[x64]: -mavx2 -mfma". The compiler runs in src/native, so "-Ishim" means src/native/shim.
+
+import { execFileSync, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import * as fs from 'node:fs';
+import { createRequire } from 'node:module';
+import { availableParallelism, freemem } from 'node:os';
+import { basename, dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { messageOf, SetupError } from '../errors.js';
+import { besideOf, cacheFolder, makeFolder, type Env } from './cache.js';
+import { which, type Engine } from './engine.js';
+import type { SetupLog } from './progress.js';
+
+/** The package's own folder: this file is in src/native or dist/native, the C++ always in src/native. */
+export const packageRoot = fileURLToPath(new URL('../../', import.meta.url));
+export const sourceFolder = join(packageRoot, 'src', 'native');
+
+const baseFlags = ['-std=c++20', '-O2', '-fPIC', '-DNAPI_CPP_EXCEPTIONS', '-DNAPI_VERSION=9'];
+const nodeFlags = ['-DNODE_GYP_MODULE_NAME=sluice', '-DBUILDING_NODE_EXTENSION'];
+const bytesPerJob = 1.5e9;
+const objectsKeptMs = 30 * 24 * 3600 * 1000;
+
+export interface Compiler {
+  /** The program and its first arguments: CXX may be "ccache g++". */
+  readonly command: readonly string[];
+  readonly path: string;
+  /** First line of --version. */
+  readonly version: string;
+}
+
+/** One addon to be: an engine, a compiler, the sources as they are now. */
+export interface Build {
+  readonly engine: Engine;
+  readonly compiler: Compiler;
+  readonly folder: string;
+  readonly sources: readonly string[];
+  /** Where the addon will lie: its folder names torch's version and the hash of everything that went in. */
+  readonly addon: string;
+}
+
+interface Job {
+  readonly source: string;
+  readonly flags: readonly string[];
+  readonly object: string;
+}
+
+/** A source was saved while it was compiled: plan again. */
+export class SourcesChanged extends Error {}
+
+/** `CXX`, else c++, g++ or clang++ on PATH. @throws {SetupError} when there is none that runs */
+export function findCompiler(env: Env = process.env): Compiler {
+  const command = env.CXX?.trim() ? env.CXX.trim().split(/\s+/) : undefined;
+  const path = which(command ? command.slice(0, 1) : ['c++', 'g++', 'clang++'], env);
+  if (!path) throw noCompiler(command ? `nothing at CXX=${command.join(' ')}` : 'none on PATH', undefined);
+  const whole = [path, ...(command?.slice(1) ?? [])];
+  try {
+    const text = execFileSync(path, [...whole.slice(1), '--version'], {
+      env,
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    return { command: whole, path, version: text.split('\n')[0] ?? '' };
+  } catch (cause) {
+    throw noCompiler(`${whole.join(' ')}, which does not run: ${messageOf(cause).split('\n')[0]}`, cause);
+  }
+}
+
+export function planBuild(engine: Engine, compiler: Compiler, env: Env, folder = sourceFolder): Build {
+  const sources = fs.readdirSync(folder).filter((name) => name.endsWith('.cc'));
+  const key = digest(engineKey(engine), compiler.command.join(' '), compiler.version, sourceHash(folder));
+  const addon = join(cacheFolder(env), 'addon', `torch-${engine.version}-${key}`, 'sluice.node');
+  return { engine, compiler, folder, sources: sources.sort(), addon };
+}
+
+/** Hash of the C++ sources, the headers' versions and the flags. */
+export function sourceHash(folder = sourceFolder): string {
+  const files = nativeFiles(folder).map((path) => `${path}\n${fs.readFileSync(join(folder, path), 'utf8')}`);
+  return digest(recipe(), ...files);
+}
+
+/** What every compilation shares besides the sources; part of each hash. */
+export function recipe(): string {
+  return [...baseFlags, ...nodeFlags, ...headerFolders(), process.platform, process.arch].join(' ');
+}
+
+/** The C++ files below a folder, by relative path. */
+export function nativeFiles(folder = sourceFolder): string[] {
+  return fs
+    .readdirSync(folder, { recursive: true, encoding: 'utf8' })
+    .filter((path) => /\.(cc|h|hpp|inc)$/.test(path))
+    .sort();
+}
+
+/** Makes the addon of a build, unless it is there. @throws {SetupError} with the compiler's first errors */
+export async function compileAddon(
+  build: Build,
+  { log, env, signal }: { log: SetupLog; env: Env; signal?: AbortSignal },
+): Promise<string> {
+  if (fs.existsSync(build.addon)) return build.addon;
+  const objectFolder = makeFolder(join(cacheFolder(env), 'objects'));
+  const jobOf = (source: string): Job => {
+    const flags = compileFlags(build, source);
+    const key = digest(
+      build.compiler.version,
+      ...build.compiler.command,
+      ...flags,
+      textWithIncludes(build, source),
+    );
+    return { source, flags, object: join(objectFolder, `${basename(source, '.cc')}-${key}.o`) };
+  };
+  const jobs = build.sources.map(jobOf);
+  const missing = jobs.filter(({ object }) => !fs.existsSync(object));
+  if (missing.length > 0) log.line(`Compiling the addon with ${build.compiler.version}`);
+  let done = 0;
+  await atOnce(missing, async ({ source, flags, object }) => {
+    await runCompiler(build, [...flags, '-c', source], object, source, env, signal);
+    if (jobOf(source).object !== object) {
+      fs.rmSync(object); // made of a later text than its name says
+      throw new SourcesChanged(source);
+    }
+    log.progress('compiled', ++done, missing.length, 'files');
+  });
+  makeFolder(dirname(build.addon));
+  const objects = jobs.map(({ object }) => object);
+  await runCompiler(build, [...objects, ...linkFlags(build.engine)], build.addon, 'sluice.node', env, signal);
+  forgetOldObjects(objectFolder, new Set(objects));
+  return build.addon;
+}
+
+function compileFlags({ engine, folder }: Build, source: string): string[] {
+  const own = fs
+    .readFileSync(join(folder, source), 'utf8')
+    .split('\n', 12)
+    .map((line) => /^\/\/ cxxflags(?:\[(\w+)\])?: (.+)$/.exec(line))
+    .filter((match) => match && (match[1] === undefined || match[1] === process.arch))
+    .flatMap((match) => match?.[2]?.trim().split(/\s+/) ?? []);
+  const headers = [
+    ...headerFolders().map(({ path }) => path),
+    join(engine.root, 'include'),
+    join(engine.root, 'include/torch/csrc/api/include'),
+  ];
+  const abi = engine.oldAbi ? ['-D_GLIBCXX_USE_CXX11_ABI=0'] : [];
+  return [...baseFlags, ...nodeFlags, ...abi, ...own, ...headers.flatMap((path) => ['-isystem', path])];
+}
+
+/** The rpath is of the old kind on purpose: it precedes LD_LIBRARY_PATH, which may name another libtorch. */
+function linkFlags(engine: Engine): string[] {
+  const lib = join(engine.root, 'lib');
+  const kind =
+    process.platform === 'darwin'
+      ? ['-bundle', '-undefined', 'dynamic_lookup']
+      : ['-shared', '-Wl,--disable-new-dtags'];
+  return [...kind, `-L${lib}`, '-ltorch_cpu', '-lc10', `-Wl,-rpath,${lib}`];
+}
+
+interface HeaderFolder {
+  readonly path: string;
+  readonly version: string;
+  toString(): string;
+}
+
+function headerFolders(): HeaderFolder[] {
+  const require = createRequire(import.meta.url);
+  return [
+    ['node-api-headers', 'include'],
+    ['node-addon-api', ''],
+  ].map(([name = '', inside = '']) => {
+    const manifest = require.resolve(`${name}/package.json`);
+    const { version } = JSON.parse(fs.readFileSync(manifest, 'utf8')) as { version: string };
+    return { path: join(dirname(manifest), inside), version, toString: () => `${name}@${version}` };
+  });
+}
+
+/** A source and every file of ours that it includes, so that a changed header recompiles those that read it. */
+function textWithIncludes({ folder }: Build, source: string): string {
+  const texts = new Map<string, string>();
+  const read = (path: string): void => {
+    if (texts.has(path) || !fs.existsSync(path)) return;
+    const text = fs.readFileSync(path, 'utf8');
+    texts.set(path, text);
+    for (const [, name = ''] of text.matchAll(/^\s*#\s*include\s+"([^"]+)"/gm)) {
+      read(join(dirname(path), name));
+      read(join(folder, name));
+    }
+  };
+  read(join(folder, source));
+  // Files found through an -I of the file's own: rather compile once too often.
+  if (/^\/\/ cxxflags.*-I/m.test(texts.get(join(folder, source)) ?? '')) {
+    nativeFiles(folder).forEach((path) => path.includes('/') && read(join(folder, path)));
+  }
+  return [...texts].map(([path, text]) => `${path}\n${text}`).join('\n');
+}
+
+async function runCompiler(
+  { compiler, folder }: Build,
+  args: readonly string[],
+  output: string,
+  what: string,
+  env: Env,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const beside = besideOf(output);
+  const [program = '', ...first] = compiler.command;
+  try {
+    const { code, stderr } = await runProgram(
+      program,
+      [...first, ...args, '-o', beside],
+      folder,
+      env,
+      signal,
+    );
+    if (code !== 0) throw compileFailed(what, code, stderr, compiler);
+    fs.renameSync(beside, output);
+  } finally {
+    fs.rmSync(beside, { force: true });
+  }
+}
+
+function runProgram(program: string, args: readonly string[], cwd: string, env: Env, signal?: AbortSignal) {
+  return new Promise<{ code: number | string; stderr: string }>((done, fail) => {
+    const child = spawn(program, args, { cwd, env, signal, stdio: ['ignore', 'ignore', 'pipe'] });
+    let stderr = '';
+    child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
+    child.on('error', fail);
+    child.on('close', (code, killedBy) => done({ code: code ?? killedBy ?? 'no exit code', stderr }));
+  });
+}
+
+async function atOnce<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
+  const width = Math.max(1, Math.min(availableParallelism(), Math.floor(freemem() / bytesPerJob)));
+  const queue = [...items];
+  const stop = { failed: false };
+  const worker = async (): Promise<void> => {
+    for (let item = queue.shift(); item !== undefined && !stop.failed; item = queue.shift()) {
+      try {
+        await work(item);
+      } catch (error) {
+        stop.failed = true;
+        throw error;
+      }
+    }
+  };
+  const results = await Promise.allSettled(Array.from({ length: width }, worker));
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
+}
+
+/** Keeps the cache small: objects in use are touched, others go after a month. */
+function forgetOldObjects(folder: string, used: ReadonlySet<string>): void {
+  const now = Date.now();
+  for (const name of fs.readdirSync(folder)) {
+    const path = join(folder, name);
+    if (used.has(path)) fs.utimesSync(path, now / 1000, now / 1000);
+    else if (now - fs.statSync(path).mtimeMs > objectsKeptMs) fs.rmSync(path, { force: true });
+  }
+}
+
+function engineKey({ root, version, oldAbi }: Engine): string {
+  return `${root} ${version} ${oldAbi}`;
+}
+
+function digest(...parts: readonly string[]): string {
+  return createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, 16);
+}
+
+function noCompiler(received: string, cause: unknown): SetupError {
+  const install =
+    process.platform === 'darwin'
+      ? '"xcode-select --install"'
+      : '"apt-get install g++" or "dnf install gcc-c++"';
+  return new SetupError(
+    {
+      where: 'addon set-up',
+      expected: 'a C++20 compiler (GCC 11, Clang 14 or newer)',
+      received,
+      remedy: `install one with ${install}, or name it in CXX; then run "npx pipe setup"`,
+    },
+    { cause },
+  );
+}
+
+function compileFailed(what: string, code: number | string, stderr: string, compiler: Compiler): SetupError {
+  const lines = stderr.trim().split('\n');
+  const errors = lines.filter((line) => /error|undefined reference|cannot find|No space|Killed/i.test(line));
+  const shown = (errors.length > 0 ? errors : lines.slice(-5)).slice(0, 5).join('\n  ');
+  return new SetupError({
+    where: `addon set-up: compiling ${what}`,
+    expected: `success of ${compiler.command.join(' ')} (${compiler.version})`,
+    received: `exit ${code}:\n  ${shown}\n`,
+    remedy:
+      'use GCC 11, Clang 14 or newer (name it in CXX) with enough disk and memory, then run "npx pipe setup" again',
+  });
+}
