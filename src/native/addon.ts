@@ -36,6 +36,9 @@ export type AnyTypedArray =
   | Uint16Array
   | BigInt64Array;
 
+/** A file mapped into memory; opaque. */
+export type Mapping = object;
+
 export interface NativeAddon {
   resolve(name: string, overload: string): ResolvedOp;
   /** @param share view the array's memory instead of copying it (same dtype, CPU); the array must not change */
@@ -73,4 +76,9 @@ export interface NativeAddon {
   numThreads(threads?: number): number;
   facts(): EngineFacts;
   openLibrary(path: string): void;
+  /** @param bytes the size that the file must have */
+  mapFile(path: string, bytes: number): Mapping;
+  mappedTensor(mapping: Mapping, offset: number, bytes: number, dtype: string, sizes: readonly number[]): Handle;
+  releaseMapped(mapping: Mapping, offset: number, bytes: number): void;
+  unmapFile(mapping: Mapping): void;
 }

@@ -14,5 +14,6 @@ export {
   type Operand,
 } from './tensor.js';
 export * from './create.js';
+export * from './mapped.js';
 export * from './ops.js';
 export * from './random.js';

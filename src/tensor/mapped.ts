@@ -1,0 +1,37 @@
+// Files mapped into memory, and tensors that view them without a copy.
+
+import { type DType, Tensor, engine } from './tensor.js';
+import type { Mapping } from '../native/addon.js';
+
+/** A file mapped copy-on-write. It stays mapped until it is closed and its last view is freed. */
+export class MappedFile {
+  readonly #mapping: Mapping;
+
+  /** @param numBytes the size that the file must have, now and at each view
+   *  @throws {Error} when it cannot be opened or has another size */
+  constructor(
+    readonly path: string,
+    readonly numBytes: number,
+  ) {
+    this.#mapping = engine().mapFile(path, numBytes);
+  }
+
+  /** A view of the bytes [offset, offset + numBytes) on the CPU. Unaligned bytes are copied. */
+  tensor(offset: number, numBytes: number, dtype: DType, shape: readonly number[]): Tensor {
+    return new Tensor(engine().mappedTensor(this.#mapping, offset, numBytes, dtype, shape));
+  }
+
+  /** Tells the system that these bytes are not needed for now, so that they leave the process's memory.
+   *  What was written to views of them is lost. */
+  release(offset: number, numBytes: number): void {
+    engine().releaseMapped(this.#mapping, offset, numBytes);
+  }
+
+  /** Lets go of the file; views stay valid. */
+  close(): void {
+    engine().unmapFile(this.#mapping);
+  }
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
