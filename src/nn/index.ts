@@ -1,0 +1,8 @@
+export { activation, type ActivationName } from './activation.js';
+export { attend, type AttendOptions } from './attention.js';
+export { Embedding, type EmbeddingOptions } from './embedding.js';
+export { Linear } from './linear.js';
+export { crossEntropyMean, lossSum, softcap, type LossSum, type LossSumOptions } from './loss.js';
+export { Module, buffer, parameter } from './module.js';
+export { RmsNorm } from './rms-norm.js';
+export { roundTo } from './round.js';

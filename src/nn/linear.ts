@@ -1,0 +1,27 @@
+// Linear: y = x W^T + b.
+
+import { type Tensor, empty, linear } from '../tensor/index.js';
+import { Module, parameter } from './module.js';
+
+/** Weights start uninitialised, with the dtype and device of `withDefaults`: a checkpoint or an initialiser fills them. */
+export class Linear extends Module {
+  /** [outFeatures, inFeatures] */
+  weight: Tensor;
+  /** [outFeatures] */
+  bias: Tensor | undefined;
+
+  constructor(
+    readonly inFeatures: number,
+    readonly outFeatures: number,
+    options: { readonly bias?: boolean } = {},
+  ) {
+    super();
+    this.weight = parameter(empty([outFeatures, inFeatures]));
+    this.bias = options.bias ? parameter(empty([outFeatures])) : undefined;
+  }
+
+  /** @param x [..., inFeatures] @returns [..., outFeatures] */
+  forward(x: Tensor): Tensor {
+    return linear(x, this.weight, this.bias);
+  }
+}

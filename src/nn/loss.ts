@@ -1,0 +1,193 @@
+// Cross-entropy over a large vocabulary without its logits: only labelled rows are projected, a chunk at a time.
+//
+// Each chunk's gradient is computed together with its loss, as Liger does (arXiv:2410.10989), so that nothing of the
+// vocabulary's size outlives the chunk but the weight's gradient. The result is then tied to its inputs by a product
+// whose derivative is that gradient. Leaves out: second derivatives.
+
+import { ModelError } from '../errors.js';
+import { type Tensor, cat, linear, noGrad, op, scope, tensor, zeros } from '../tensor/index.js';
+
+/** Labels of positions that are not learnt. */
+export const IGNORED_LABEL = -100;
+
+export interface LossSumOptions {
+  /** c in c tanh(logits / c); without it the logits stay as they are. */
+  readonly softcap?: number | undefined;
+  /** Bytes that a chunk's float32 logits may take: 64 MiB on a CPU, 512 MiB elsewhere. */
+  readonly chunkBytes?: number;
+}
+
+export interface LossSum {
+  /** float32 [], the sum over labelled positions. */
+  readonly loss: Tensor;
+  /** Labelled positions. The sum divided by their number in the whole step is the mean. */
+  readonly numLabels: number;
+}
+
+const crossEntropyOp = op('aten::cross_entropy_loss');
+const logSoftmaxOp = op('aten::log_softmax.int');
+const scatterAdd_ = op('aten::scatter_add_');
+const addcmul_ = op('aten::addcmul_');
+const tanh_ = op('aten::tanh_');
+const exp_ = op('aten::exp_');
+
+/** c tanh(x / c), or x where there is no cap. */
+export function softcap(x: Tensor, cap: number | undefined): Tensor {
+  return cap === undefined ? x : x.div(cap).tanh().mul(cap);
+}
+
+/** Mean cross-entropy of whole logits, in float32; NaN when nothing is labelled, as PyTorch.
+ *  @param logits [batch, length, vocab], of position t for the token at t + 1
+ *  @param labels int64 [batch, length], unshifted; -100 is ignored */
+export function crossEntropyMean(logits: Tensor, labels: Tensor): Tensor {
+  const [batch = 0, length = 0, vocab = 0] = logits.shape;
+  return scope(() => {
+    const predictions = logits.narrow(1, 0, length - 1).reshape([batch * (length - 1), vocab]);
+    const targets = labels.narrow(1, 1, length - 1).reshape([batch * (length - 1)]);
+    return crossEntropyOp(toWide(predictions), targets.to(logits.device), undefined, 1, IGNORED_LABEL, 0);
+  });
+}
+
+/** Summed cross-entropy of softcap(hidden weight^T), without ever holding the logits whole. Equal to the plain loss in
+ *  value and gradient; zero with zero gradients when nothing is labelled.
+ *  @param hidden [batch, length, size]
+ *  @param weight [vocab, size], of the output head
+ *  @param labels int64 [batch, length], unshifted, best on the CPU; position t is predicted from t - 1; -100 is ignored
+ *  @throws {ModelError} when a label is no word of the vocabulary, or the shapes do not fit */
+export function lossSum(
+  hidden: Tensor,
+  weight: Tensor,
+  labels: Tensor,
+  options: LossSumOptions = {},
+): LossSum {
+  const { rows, targets } = labelledRows(labels, hidden, weight);
+  const [, size = 1] = weight.shape;
+
+  const loss = scope(() => {
+    const rowIndices = tensor(rows, [rows.length], 'int64', hidden.device);
+    const selected = hidden.reshape([-1, size]).indexSelect(0, rowIndices);
+    const flatWeight = weight.flatten();
+    const wanted = { rows: selected.requiresGrad, weight: flatWeight.requiresGrad };
+
+    const sums = noGrad(() => sumChunks(selected, weight, targets, wanted, options));
+    return tie(sums.loss, [
+      [selected, sums.rowsGrad],
+      [flatWeight, sums.weightGrad?.flatten()],
+    ]);
+  });
+  return { loss, numLabels: rows.length };
+}
+
+/** Rows of [batch * length, ...] that predict a labelled position, and their labels. */
+function labelledRows(
+  labels: Tensor,
+  hidden: Tensor,
+  weight: Tensor,
+): { rows: BigInt64Array; targets: BigInt64Array } {
+  const [batch = 0, length = 0] = labels.shape;
+  if (labels.ndim !== 2 || hidden.shape[0] !== batch || hidden.shape[1] !== length) {
+    throw new ModelError({
+      where: 'lossSum: labels',
+      expected: `[batch, length] as the hidden states [${hidden.shape.join(', ')}]`,
+      received: `[${labels.shape.join(', ')}]`,
+      remedy: 'give one label a token',
+    });
+  }
+  const values = labels.toTypedArray() as ArrayLike<number | bigint>;
+  const rows: bigint[] = [];
+  const targets: bigint[] = [];
+  for (let b = 0; b < batch; b++) {
+    for (let t = 1; t < length; t++) {
+      const label = Number(values[b * length + t]);
+      if (label === IGNORED_LABEL) continue;
+      if (label < 0 || label >= (weight.shape[0] ?? 0)) {
+        throw new ModelError({
+          where: `lossSum: label of row ${b}, position ${t}`,
+          expected: `-100 or a word below ${weight.shape[0]}`,
+          received: String(label),
+          remedy: "encode with this model's tokenizer, and label media placeholders -100",
+        });
+      }
+      rows.push(BigInt(b * length + t - 1));
+      targets.push(BigInt(label));
+    }
+  }
+  return { rows: BigInt64Array.from(rows), targets: BigInt64Array.from(targets) };
+}
+
+interface ChunkSums {
+  readonly loss: Tensor;
+  /** [rows, size], at least float32. */
+  readonly rowsGrad: Tensor | undefined;
+  /** [vocab, size], at least float32. */
+  readonly weightGrad: Tensor | undefined;
+}
+
+function sumChunks(
+  rows: Tensor,
+  weight: Tensor,
+  targets: BigInt64Array,
+  wanted: { readonly rows: boolean; readonly weight: boolean },
+  options: LossSumOptions,
+): ChunkSums {
+  const { device } = rows;
+  const dtype = rows.dtype === 'float64' ? 'float64' : 'float32';
+  const [vocab = 1] = weight.shape;
+  const { softcap: cap, chunkBytes = device === 'cpu' ? 64 * 2 ** 20 : 512 * 2 ** 20 } = options;
+  const chunkRows = Math.max(1, Math.floor(chunkBytes / (4 * vocab)));
+
+  const loss = zeros([], { dtype, device });
+  const rowsGrads: Tensor[] = [];
+  let weightGrad: Tensor | undefined;
+  for (let start = 0; start < targets.length; start += chunkRows) {
+    const chunk = targets.subarray(start, start + chunkRows);
+    const { rowsGrad, chunkWeightGrad } = scope(() => {
+      const x = rows.narrow(0, start, chunk.length);
+      const target = tensor(chunk, [chunk.length, 1], 'int64', device);
+      const logits = toWide(linear(x, weight));
+      const tanh = cap === undefined ? undefined : tanh_(logits.div(cap));
+      const logProbs = logSoftmaxOp(tanh && cap ? tanh.mul(cap) : logits, -1);
+      loss.sub_(logProbs.gather(1, target).sum());
+      if (!wanted.rows && !wanted.weight) return {};
+
+      const grad = exp_(logProbs);
+      scatterAdd_(grad, 1, target, tensor([-1], [1, 1], dtype, device).expand(target.shape));
+      if (tanh) addcmul_(grad, grad, tanh.mul_(tanh), -1); // (p - onehot) (1 - tanh^2)
+      const gradLogits = grad.to(weight.dtype);
+      return {
+        rowsGrad: wanted.rows ? gradLogits.matmul(weight).to(dtype) : undefined,
+        chunkWeightGrad: wanted.weight ? gradLogits.transpose(0, 1).matmul(x).to(dtype) : undefined,
+      };
+    });
+    if (rowsGrad) rowsGrads.push(rowsGrad);
+    if (chunkWeightGrad) {
+      weightGrad = weightGrad ? weightGrad.add_(chunkWeightGrad) : chunkWeightGrad;
+      if (weightGrad !== chunkWeightGrad) chunkWeightGrad.dispose();
+    }
+  }
+  return {
+    loss,
+    rowsGrad: wanted.rows
+      ? rowsGrads.length > 0
+        ? cat(rowsGrads)
+        : zeros(rows.shape, { dtype, device })
+      : undefined,
+    weightGrad: wanted.weight ? (weightGrad ?? zeros(weight.shape, { dtype, device })) : undefined,
+  };
+}
+
+/** `value` with the given gradients. The gradients stay in float32 until they are scaled: the scale, one over the
+ *  number of labels, loses up to 0.4 % in bfloat16. */
+function tie(value: Tensor, pairs: readonly (readonly [Tensor, Tensor | undefined])[]): Tensor {
+  let result = value;
+  for (const [input, gradient] of pairs) {
+    if (!gradient) continue;
+    const product = input.mul(gradient).sum();
+    result = result.add(product.sub(product.detach()));
+  }
+  return result;
+}
+
+function toWide(x: Tensor): Tensor {
+  return x.dtype === 'float64' ? x : x.to('float32');
+}
