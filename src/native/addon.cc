@@ -6,6 +6,7 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   sluice::InitOps(env, exports);
   sluice::InitTensors(env, exports);
   sluice::InitMappedFile(env, exports);
+  sluice::InitImage(env, exports);
   return exports;
 }
 

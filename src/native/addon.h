@@ -49,5 +49,6 @@ std::vector<int64_t> sizesOf(const Napi::Value& value);
 void InitOps(Napi::Env env, Napi::Object exports);
 void InitTensors(Napi::Env env, Napi::Object exports);
 void InitMappedFile(Napi::Env env, Napi::Object exports);
+void InitImage(Napi::Env env, Napi::Object exports);
 
 }  // namespace sluice

@@ -81,4 +81,23 @@ export interface NativeAddon {
   mappedTensor(mapping: Mapping, offset: number, bytes: number, dtype: string, sizes: readonly number[]): Handle;
   releaseMapped(mapping: Mapping, offset: number, bytes: number): void;
   unmapFile(mapping: Mapping): void;
+  /** RGB bytes [height, width, 3] resized with antialias, off this thread. `data` must stay as it is until then. */
+  resizeRgb(
+    data: Uint8Array,
+    height: number,
+    width: number,
+    outHeight: number,
+    outWidth: number,
+    cubic: boolean,
+  ): Promise<Uint8Array>;
+  /** The same, given as planes [3, outHeight, outWidth] in which channel c's value v is table[256 c + v]. */
+  resizeRgbToPlanes(
+    data: Uint8Array,
+    height: number,
+    width: number,
+    outHeight: number,
+    outWidth: number,
+    cubic: boolean,
+    table: Float32Array,
+  ): Promise<Float32Array>;
 }
