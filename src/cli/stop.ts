@@ -1,6 +1,10 @@
 // SIGINT and SIGTERM: the first asks a command to finish what it must, a second SIGINT leaves at once.
+// npx hands SIGTERM to the shell between itself and us, and that shell dies without passing it on; so under npx the
+// loss of our parent counts as SIGTERM too.
 
 import { SluiceError } from '../errors.js';
+
+const parentWatchMs = 250;
 
 /** The command was stopped by a signal, and left things in order. */
 export class Stopped extends SluiceError {
@@ -22,8 +26,14 @@ export function stopOnSignals(): { readonly signal: AbortSignal } & Disposable {
     controller.abort(new Stopped(name as 'SIGINT' | 'SIGTERM'));
   };
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
+  const parent = process.ppid;
+  const watch = setInterval(() => process.ppid !== parent && onSignal('SIGTERM'), parentWatchMs).unref();
+  if (process.env.npm_command !== 'exec') clearInterval(watch);
   return {
     signal: controller.signal,
-    [Symbol.dispose]: () => void process.off('SIGINT', onSignal).off('SIGTERM', onSignal),
+    [Symbol.dispose]: () => {
+      clearInterval(watch);
+      process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
+    },
   };
 }
