@@ -1,0 +1,82 @@
+// Attention of the text tower: norms on queries, keys and values instead of a scale, rotary positions, grouped heads.
+// Sharing layers have queries only, and attend to the keys and values of their source.
+//
+// Shapes: B batch, T new tokens, S keys, N heads, K key/value heads, D head size.
+
+import { Linear, Module, RmsNorm, attend } from '../../nn/index.js';
+import type { Tensor } from '../../tensor/index.js';
+import { type TextConfig, sharesKv } from './config.js';
+import type { KeysValues, KvCache } from './kv-cache.js';
+import { type Rotation, rotate } from './rotary.js';
+
+/** What a layer's attention needs besides its input. */
+export interface AttentionContext {
+  readonly rotation: Rotation;
+  /** bool [B or 1, 1, T, S]; undefined is causal */
+  readonly mask: Tensor | undefined;
+  /** The source's keys and values, for a sharing layer. */
+  readonly shared: KeysValues | undefined;
+  readonly cache: KvCache | undefined;
+}
+
+export class Attention extends Module {
+  qProj: Linear;
+  kProj: Linear | undefined;
+  vProj: Linear | undefined;
+  oProj: Linear;
+  qNorm: RmsNorm;
+  kNorm: RmsNorm | undefined;
+  vNorm: RmsNorm | undefined;
+
+  constructor(
+    readonly config: TextConfig,
+    readonly layer: number,
+  ) {
+    super();
+    const { hiddenSize, numAttentionHeads, numKeyValueHeads, headDim, rmsNormEps, attentionBias } = config;
+    const bias = { bias: attentionBias };
+    this.qProj = new Linear(hiddenSize, numAttentionHeads * headDim, bias);
+    this.qNorm = new RmsNorm(headDim, rmsNormEps);
+    if (!sharesKv(config, layer)) {
+      this.kProj = new Linear(hiddenSize, numKeyValueHeads * headDim, bias);
+      this.vProj = new Linear(hiddenSize, numKeyValueHeads * headDim, bias);
+      this.kNorm = new RmsNorm(headDim, rmsNormEps);
+      this.vNorm = new RmsNorm(headDim, rmsNormEps, { withScale: false });
+    }
+    this.oProj = new Linear(numAttentionHeads * headDim, hiddenSize, bias);
+  }
+
+  /** @param x [B, T, hidden]
+   *  @returns the output [B, T, hidden], and the keys and values that sharing layers may use */
+  forward(x: Tensor, context: AttentionContext): { output: Tensor; keysValues: KeysValues } {
+    const [batch = 1, length = 1] = x.shape;
+    const { rotation, mask, cache } = context;
+
+    const q_BTND = rotate(this.qNorm.forward(this.#heads(this.qProj.forward(x))), rotation);
+    const keysValues = context.shared ?? this.#keysValues(x, rotation, cache);
+
+    const dropout = this.training ? this.config.attentionDropout : 0;
+    const attended_BNTD = attend(q_BTND.transpose(1, 2), keysValues.keys, keysValues.values, {
+      scale: 1,
+      dropout,
+      ...(mask && { mask }),
+    });
+    const output = this.oProj.forward(attended_BNTD.transpose(1, 2).reshape([batch, length, -1]));
+    return { output, keysValues };
+  }
+
+  #keysValues(x: Tensor, rotation: Rotation, cache: KvCache | undefined): KeysValues {
+    if (!this.kProj || !this.vProj || !this.kNorm || !this.vNorm) {
+      throw new Error(`layer ${this.layer} shares keys and values, but none were given`);
+    }
+    const k_BTKD = rotate(this.kNorm.forward(this.#heads(this.kProj.forward(x))), rotation);
+    const v_BTKD = this.vNorm.forward(this.#heads(this.vProj.forward(x)));
+    const fresh = { keys: k_BTKD.transpose(1, 2), values: v_BTKD.transpose(1, 2) };
+    return cache ? cache.append(this.layer, fresh) : fresh;
+  }
+
+  #heads(x: Tensor): Tensor {
+    const [batch = 1, length = 1] = x.shape;
+    return x.reshape([batch, length, -1, this.config.headDim]);
+  }
+}

@@ -1,0 +1,142 @@
+// What every Gemma 3n language model does with its text tower: logits, loss, the training loss. Subclasses say how
+// inputs become embeddings.
+
+import { ModelError } from '../../errors.js';
+import { type Linear, type LossSum, Module, crossEntropyMean, lossSum, softcap } from '../../nn/index.js';
+import { type Tensor, linear, scope } from '../../tensor/index.js';
+import type { Gemma3nConfig } from './config.js';
+import type { KvCache } from './kv-cache.js';
+import type { TextModel } from './text-model.js';
+
+/** What a model computes on. Integer tensors are int64. */
+export interface ModelInputs {
+  /** [batch, length] */
+  readonly inputIds?: Tensor | undefined;
+  /** [batch, length], bool or int: false or 0 on padding. */
+  readonly attentionMask?: Tensor | undefined;
+  /** [batch or 1, length]; by default the place in the row. Jumps in them, where no attention mask is given, separate
+   *  packed sequences. */
+  readonly positionIds?: Tensor | undefined;
+  /** Instead of `inputIds`: [batch, length, hidden]. */
+  readonly inputsEmbeds?: Tensor | undefined;
+  /** With `inputsEmbeds`: [batch, length, layers, hiddenSizePerLayerInput]. */
+  readonly perLayerInputs?: Tensor | undefined;
+  /** float32 [images, 3, height, width], all images of the batch in the order of their placeholders. */
+  readonly pixelValues?: Tensor | undefined;
+  readonly inputFeatures?: Tensor | undefined;
+  readonly inputFeaturesMask?: Tensor | undefined;
+}
+
+export interface LabelledInputs extends ModelInputs {
+  /** [batch, length], unshifted; -100 is ignored. */
+  readonly labels?: Tensor | undefined;
+}
+
+export interface ModelOutputs {
+  /** [batch, length, vocab], soft-capped */
+  readonly logits: Tensor;
+  /** float32 [], the mean over labelled tokens; only with labels */
+  readonly loss?: Tensor;
+}
+
+export interface Embedded {
+  readonly inputsEmbeds: Tensor;
+  readonly perLayerInputs: Tensor | undefined;
+}
+
+export abstract class CausalLm extends Module {
+  /** Only where the output head is not the token embedding's own table (`tieWordEmbeddings: false`). */
+  lmHead: Linear | undefined;
+
+  constructor(readonly config: Gemma3nConfig) {
+    super();
+  }
+
+  abstract get languageModel(): TextModel;
+
+  /** Embeddings of ids, with other towers' features in their places. */
+  protected abstract embed(inputs: ModelInputs): Embedded;
+
+  /** Whole logits, and the mean loss where labels are given: the reference's `forward`. */
+  forward(inputs: LabelledInputs): ModelOutputs {
+    return scope(() => {
+      const logits = this.logits(this.hiddenStates(inputs));
+      return inputs.labels ? { logits, loss: crossEntropyMean(logits, inputs.labels) } : { logits };
+    });
+  }
+
+  /** The summed loss and the number of labels: the training path, which never holds whole logits.
+   *  @throws {ModelError} without labels, or with a label outside the vocabulary */
+  lossSum(inputs: LabelledInputs): LossSum {
+    const { labels } = inputs;
+    if (!labels) {
+      throw new ModelError({
+        where: 'lossSum',
+        expected: 'labels',
+        received: 'none',
+        remedy: 'encode samples with labels',
+      });
+    }
+    return scope(() =>
+      lossSum(this.hiddenStates(inputs), this.outputWeight, labels, {
+        softcap: this.config.text.finalLogitSoftcapping,
+      }),
+    );
+  }
+
+  /** The text tower's last hidden states. @param cache of the tokens before these @returns [batch, length, hidden] */
+  hiddenStates(inputs: ModelInputs, cache?: KvCache): Tensor {
+    return scope(() => {
+      const { attentionMask, positionIds } = inputs;
+      return this.languageModel.forward({ ...this.#embedded(inputs), attentionMask, positionIds, cache });
+    });
+  }
+
+  /** @param hidden [..., hidden] @returns [..., vocab], soft-capped */
+  logits(hidden: Tensor): Tensor {
+    return scope(() => softcap(linear(hidden, this.outputWeight), this.config.text.finalLogitSoftcapping));
+  }
+
+  /** [vocab, hidden] */
+  get outputWeight(): Tensor {
+    return this.lmHead?.weight ?? this.languageModel.embedTokens.weight;
+  }
+
+  #embedded(inputs: ModelInputs): Embedded {
+    const { inputIds, inputsEmbeds, perLayerInputs } = inputs;
+    if ((inputIds === undefined) === (inputsEmbeds === undefined)) {
+      throw new ModelError({
+        where: 'forward',
+        expected: 'either inputIds or inputsEmbeds',
+        received: inputIds ? 'both' : 'neither',
+        remedy: 'give one of them',
+      });
+    }
+    if (inputsEmbeds) return { inputsEmbeds, perLayerInputs };
+    if (inputIds) checkIds(inputIds, this.config.text.vocabSize);
+    return this.embed(inputs);
+  }
+}
+
+/** On a CPU only: elsewhere looking at the ids would wait for the device. */
+function checkIds(inputIds: Tensor, vocabSize: number): void {
+  if (inputIds.ndim !== 2) {
+    throw new ModelError({
+      where: 'inputIds',
+      expected: '[batch, length]',
+      received: `[${inputIds.shape.join(', ')}]`,
+      remedy: 'give a row a sequence',
+    });
+  }
+  if (inputIds.device !== 'cpu' || inputIds.numel === 0) return;
+  const ids = inputIds.toTypedArray();
+  for (const id of ids) {
+    if (id >= 0 && id < vocabSize) continue;
+    throw new ModelError({
+      where: 'inputIds',
+      expected: `ids below the vocabulary's ${vocabSize}`,
+      received: String(id),
+      remedy: 'use the tokenizer that belongs to this model',
+    });
+  }
+}
