@@ -54,10 +54,12 @@ export interface Ticket {
   /** Settles as quarantined, and reports it: an event for each member.
    *  @throws {FlowError} when it is settled already */
   quarantine(stage: string, error: unknown): void;
-  /** Says which stage has the sample now; a wait is blamed on it. */
-  enter(stage: string): void;
+  /** Says which stage has the sample now (a wait is blamed on it), and what later stages may need it to weigh for each
+   *  sample: `weigh` keeps at least that. The run calls it before each stage. */
+  enter(stage: string, reserve?: number): void;
   /** Says that the sample waits for later samples (an open batch). A stage that keeps tickets until more come must park
-   *  them, or a pool too small for it would stall instead of failing with the numbers. */
+   *  them, or a pool too small for it would stall instead of failing with the numbers. A stage that lets them go by a
+   *  timer must not. */
   park(): void;
   /** Ends `park`. */
   unpark(): void;
@@ -65,6 +67,8 @@ export interface Ticket {
   weigh(bytes: number): void;
   /** Turns one sample into `count` (>= 1) with the same origin, which share its weight; the first is this ticket. */
   split(count: number): Ticket[];
+  /** Says that the consumer has it: nobody waits for it any more. The run calls it. */
+  deliver(): void;
   /** Passes an event to the run's `onEvent`. */
   report(event: FlowEvent): void;
 }

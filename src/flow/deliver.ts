@@ -1,0 +1,129 @@
+// Delivery: hands values to the consumer, a few at a time, and settles their tickets when it is done with them.
+
+import type { Ledger } from './ledger.js';
+import { Queue } from './queue.js';
+import { isPromise } from './transform.js';
+import type { ConsumeContext, Ticketed } from './types.js';
+
+export interface DeliveryOptions<T> {
+  readonly consume: (value: T, context: ConsumeContext) => void | Promise<void>;
+  readonly inFlight: number;
+  readonly ledger: Ledger;
+  readonly signal: AbortSignal;
+  /** The consumer wants no more. */
+  readonly onStop: () => void;
+  /** The consumer failed. */
+  readonly onError: (error: unknown) => void;
+  /** All that was offered is consumed, and no more will be offered. */
+  readonly onDone: () => void;
+}
+
+export class Delivery<T> {
+  /** Values whose `consume` resolved. */
+  numConsumed = 0;
+  /** Values that wait for the consumer; all hold tickets, so the pool bounds them. */
+  private readonly queue = new Queue<Ticketed<T>>();
+  private numActive = 0;
+  private numDelivered = 0;
+  private accepting = true;
+  private delivering = false;
+  private completed = false;
+  private resolveIdle: (() => void) | undefined;
+
+  constructor(private readonly options: DeliveryOptions<T>) {}
+
+  /** The consumer is there, and waits. */
+  begin(): void {
+    this.options.ledger.beginWait();
+  }
+
+  offer(item: Ticketed<T>): void {
+    if (!this.accepting) return;
+    this.queue.push(item);
+    this.deliver();
+  }
+
+  /** No more will be offered. */
+  complete(): void {
+    this.completed = true;
+    this.deliver();
+  }
+
+  /** Nothing more is delivered; open `consume` calls go on. */
+  close(): void {
+    this.accepting = false;
+    this.queue.clear();
+  }
+
+  /** Resolves when no `consume` call is open. */
+  idle(): Promise<void> {
+    if (this.numActive === 0) return Promise.resolve();
+    return new Promise((resolve) => (this.resolveIdle = resolve));
+  }
+
+  /** A loop, so that a consumer that is done at once needs no deep stack. */
+  private deliver(): void {
+    if (this.delivering) return;
+    this.delivering = true;
+    while (this.accepting && this.numActive < this.options.inFlight) {
+      const item = this.queue.shift();
+      if (item === undefined) break;
+      this.hand(item);
+    }
+    this.delivering = false;
+    if (this.numActive === 0 && this.completed && this.accepting && this.queue.length === 0) {
+      this.options.onDone();
+    }
+  }
+
+  private hand({ value, ticket }: Ticketed<T>): void {
+    const { ledger, signal, onStop } = this.options;
+    ticket.deliver();
+    const { waitMs, waits } = ledger.blame.end();
+    const index = this.numDelivered;
+    this.numDelivered += 1;
+    this.numActive += 1;
+    let result: unknown;
+    try {
+      result = this.options.consume(value, {
+        index,
+        origins: ticket.origins,
+        waitMs,
+        waits,
+        signal,
+        stop: onStop,
+      });
+    } catch (error) {
+      this.failed(error);
+      return;
+    }
+    if (!isPromise(result)) {
+      this.done(ticket);
+      return;
+    }
+    result.then(
+      () => {
+        this.done(ticket);
+        this.deliver();
+      },
+      (error: unknown) => this.failed(error),
+    );
+  }
+
+  private done(ticket: Ticketed<T>['ticket']): void {
+    ticket.settle('trained');
+    this.numConsumed += 1;
+    this.release();
+    if (this.numActive === 0 && this.accepting && this.queue.length === 0) this.options.ledger.beginWait();
+  }
+
+  private failed(error: unknown): void {
+    this.release();
+    this.options.onError(error);
+  }
+
+  private release(): void {
+    this.numActive -= 1;
+    if (this.numActive === 0) this.resolveIdle?.();
+  }
+}

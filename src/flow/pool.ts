@@ -1,0 +1,69 @@
+// A pool of permits weighed in bytes: the one bound over every queue, stash, open batch and staging buffer of a run.
+
+import { FlowError } from '../errors.js';
+
+interface Waiter {
+  readonly bytes: number;
+  readonly wake: () => void;
+}
+
+export class Pool {
+  /** Bytes that are out. */
+  used = 0;
+  /** The most bytes that were out at once, an item that waits at the gate included. */
+  peak = 0;
+  private staged = 0;
+  private waiters: Waiter[] = [];
+
+  /** @param capacity bytes, a positive integer
+   *  @throws {FlowError} when it is none */
+  constructor(readonly capacity: number) {
+    if (Number.isSafeInteger(capacity) && capacity > 0) return;
+    throw new FlowError({
+      where: 'poolBytes',
+      expected: 'a positive whole number of bytes',
+      received: String(capacity),
+      remedy: 'give the memory that samples on their way may take, such as 256 * 2 ** 20',
+    });
+  }
+
+  /** Whether `bytes` may be taken now. More than the capacity fits only into an empty pool: alone. */
+  fits(bytes: number): boolean {
+    return this.used === 0 || this.used + bytes <= this.capacity;
+  }
+
+  /** Takes without asking; ask `fits` first. */
+  take(bytes: number): void {
+    this.used += bytes;
+    if (this.used + this.staged > this.peak) this.peak = this.used + this.staged;
+  }
+
+  /** Gives back, and wakes whoever waits for that much. */
+  give(bytes: number): void {
+    this.used -= bytes;
+    if (this.waiters.length > 0) this.wake((waiter) => this.fits(waiter.bytes));
+  }
+
+  /** Counts an item that is in memory and waits for room, towards the peak only; 0 ends it. */
+  stage(bytes: number): void {
+    this.staged = bytes;
+    this.take(0);
+  }
+
+  /** Resolves when `bytes` may fit, or on `nudge`: ask `fits` again then. */
+  room(bytes: number): Promise<void> {
+    return new Promise((wake) => this.waiters.push({ bytes, wake }));
+  }
+
+  /** Wakes everyone who waits, to look again. */
+  nudge(): void {
+    if (this.waiters.length > 0) this.wake(() => true);
+  }
+
+  private wake(due: (waiter: Waiter) => boolean): void {
+    const woken = this.waiters.filter(due);
+    if (woken.length === 0) return;
+    this.waiters = this.waiters.filter((waiter) => !woken.includes(waiter));
+    for (const waiter of woken) waiter.wake();
+  }
+}
