@@ -20,8 +20,10 @@ interface Definition {
 /** A part that makes an `M` from a context `C` when the run starts. */
 export interface Part<R extends Role = Role, C = unknown, M = unknown> {
   readonly kind: string;
-  /** Phantom: carries the types. */
-  readonly __made?: (role: R, context: C) => M;
+  /** Phantoms: they carry the types and never hold a value. */
+  readonly __role?: R;
+  readonly __context?: C;
+  readonly __made?: M;
 }
 
 /** Defines a kind of part and returns its builder.
@@ -66,7 +68,7 @@ export function isPart(value: unknown, role?: Role): value is Part {
 }
 
 /** Makes the living object of a decoded part. */
-export function make<C, M>(decoded: Part<Role, C, M>, context: C): M {
+export function make<C, M>(decoded: Part<Role, C, M>, context: NoInfer<C>): M {
   const definition = definitionOf(decoded);
   if (!definition) throw new ConfigError(`${decoded.kind}: expected a part made by its builder; rebuild it`);
   const { kind: _kind, ...options } = decoded;

@@ -51,6 +51,17 @@ export interface NdArray<A extends Float32Array | Int32Array | Uint8Array> {
   readonly shape: readonly number[];
 }
 
+/** What an evaluation compares a model's answer with. */
+export interface Target {
+  /** The last user turn's text. */
+  readonly prompt: string;
+  /** The assistant's answer in the data. */
+  readonly reference: string;
+  readonly tags: Readonly<Record<string, string>>;
+  /** The sample's first picture, for people to look at. */
+  readonly image?: DecodedImage;
+}
+
 /** One encoded sample. */
 export interface Example {
   /** Token ids, image placeholders already expanded to soft tokens. [length] */
@@ -59,7 +70,8 @@ export interface Example {
   readonly labels?: Int32Array;
   /** float32 [images, 3, height, width], as the processor config says (rescaled, maybe normalised). */
   readonly pixelValues?: NdArray<Float32Array>;
-  readonly tags?: Readonly<Record<string, string>>;
+  /** Set when the sample is to be answered (evaluation): `inputIds` then end in the generation prompt. */
+  readonly target?: Target;
 }
 
 /** Several examples padded to the longest; what crosses to the device thread (its arrays are transferred). */
@@ -78,4 +90,6 @@ export interface Batch {
    *  (nothing precedes it to predict it from). */
   readonly numLabels: number;
   readonly numSamples: number;
+  /** One a row, in an evaluation; stays on the host. */
+  readonly targets?: readonly Target[];
 }

@@ -1,0 +1,48 @@
+// The model and step parts of a pipeline: plain options that cross to the device thread as they are.
+
+import { definePart, part } from '../parts.js';
+import { z } from '../schema.js';
+import type { AdamWOptions } from '../optim/index.js';
+import type { ScheduleOptions } from '../optim/index.js';
+
+const MODEL = z.strictObject({
+  /** Folder with config.json, weights and processor files. */
+  path: z.string().min(1),
+  dtype: z.enum(['float32', 'bfloat16']).default('float32'),
+  device: z.string().default('cpu'),
+  /** Parts or globs of parameters that do not learn. */
+  freeze: z.array(z.string().min(1)).default([]),
+  /** 'random' ignores the folder's weights and draws new ones from the run's seed. */
+  weights: z.enum(['pretrained', 'random']).default('pretrained'),
+  /** 'whitened' sets the image projector from the first batch's features before the first step. */
+  projector: z.enum(['pretrained', 'whitened']).default('pretrained'),
+});
+
+export type ModelOptions = z.output<typeof MODEL> & { readonly kind: string };
+
+const modelPart = definePart({ role: 'model', kind: 'gemma3n', schema: MODEL, create: (options) => options });
+
+/** The model of a job: `gemma3n('fixtures/tiny-gemma3n', { freeze: ['vision'] })`.
+ *  @param path a folder in Hugging Face's layout */
+export function gemma3n(path: string, options: Omit<z.input<typeof MODEL>, 'path'> = {}) {
+  return modelPart({ path, ...options });
+}
+
+const STEP = z.strictObject({
+  optimizer: part('optimizer'),
+  schedule: part('schedule'),
+  /** Largest global gradient norm; larger ones are scaled down to it. */
+  clipNorm: z.number().positive().optional(),
+  maxSteps: z.int().positive(),
+  /** Micro-batches a step; the loss is divided by the step's labels, so the result does not depend on the split. */
+  accumulate: z.int().positive().default(1),
+});
+
+export type StepOptions = Omit<z.output<typeof STEP>, 'optimizer' | 'schedule'> & {
+  readonly kind: string;
+  readonly optimizer: AdamWOptions & { readonly kind: string };
+  readonly schedule: ScheduleOptions & { readonly kind: string };
+};
+
+/** Supervised fine-tuning: summed loss over the labelled tokens, divided by their number. */
+export const sft = definePart({ role: 'step', kind: 'sft', schema: STEP, create: (options) => options });

@@ -1,0 +1,152 @@
+// The pipeline file's value: what a job is made of, decoded with every fault at once, each with its path.
+
+import type { FlowEntry, Source } from '../flow/index.js';
+import type { Row } from '../data/types.js';
+import type { Batch } from '../data/types.js';
+import type { StageContext } from '../data/stages.js';
+import { type Part, isPart, part, withLeaf } from '../parts.js';
+import { decode, z } from '../schema.js';
+import { ConfigError } from '../errors.js';
+import type { ModelOptions, StepOptions } from './options.js';
+import type { Sink } from './sink.js';
+
+/** A stage that is made when the run starts, since it needs the model's processor. A and B are its value types. */
+export type StagePart<A, B> = Part<'stage', StageContext, unknown> & { readonly __flow?: (value: A) => B };
+export type SourcePart<T> = Part<'source', undefined, Source<T>>;
+export type SinkPart = Part<'sink', PipelineContext, Sink>;
+
+/** An entry of `flow`: a stage, an RxJS operator, or a part that becomes a stage. */
+export type PipelineEntry<A, B> = FlowEntry<A, B> | StagePart<A, B>;
+
+/** Up to eight entries, typed end to end; see `FlowEntries`. */
+export type PipelineFlow<T, A, B = A, C = B, D = C, E = D, F = E, G = F, H = G> = readonly [
+  PipelineEntry<T, A>,
+  PipelineEntry<A, B>?,
+  PipelineEntry<B, C>?,
+  PipelineEntry<C, D>?,
+  PipelineEntry<D, E>?,
+  PipelineEntry<E, F>?,
+  PipelineEntry<F, G>?,
+  PipelineEntry<G, H>?,
+];
+
+/** What sinks are made from: the decoded job. */
+export interface PipelineContext {
+  readonly pipeline: Pipeline;
+}
+
+/** A decoded pipeline. */
+export interface Pipeline {
+  readonly name: string;
+  /** Seeds the engine, and whatever is random and has no seed of its own. */
+  readonly seed: number;
+  readonly model: ModelOptions;
+  readonly source?: Source<unknown> | Part<'source'>;
+  readonly flow: readonly unknown[];
+  readonly step?: StepOptions;
+  readonly sinks: readonly SinkPart[];
+  /** Bound on the bytes of all samples between the source and the device. */
+  readonly poolBytes: number;
+  /** Threads of the engine; the machine's cores by default. */
+  readonly threads?: number;
+}
+
+const DEFAULT_POOL_BYTES = 256 * 2 ** 20;
+
+const flowEntry = z.custom<unknown>(
+  (value) =>
+    typeof value === 'function' ||
+    isPart(value, 'stage') ||
+    (value !== null &&
+      typeof value === 'object' &&
+      typeof (value as { connect?: unknown }).connect === 'function'),
+  'expected a stage or an RxJS operator',
+);
+const source = z.custom<unknown>(
+  (value) =>
+    isPart(value, 'source') ||
+    (value !== null && typeof value === 'object' && typeof (value as { open?: unknown }).open === 'function'),
+  'expected a source, such as parquet(...)',
+);
+
+/** Slots that take a part or a ready-made object: parts are checked by their own schema. */
+function partOr(role: 'source' | 'stage', other: z.ZodType): z.ZodType {
+  const checked = part(role);
+  return z.unknown().transform((value, context) => {
+    const result = (isPart(value, role) ? checked : other).safeParse(value, { reportInput: true });
+    if (result.success) return result.data;
+    for (const issue of result.error.issues) context.issues.push({ ...issue, input: issue.input } as never);
+    return z.NEVER;
+  });
+}
+
+export const sourceSlot = partOr('source', source);
+export const flowSlot = z.array(partOr('stage', flowEntry)).min(1).max(8);
+
+const PIPELINE = z.strictObject({
+  name: z.string().regex(/^[\w.-]+$/, 'expected letters, digits, "_", "-" and "."'),
+  seed: z.int().min(0).default(0),
+  model: part('model'),
+  source: sourceSlot.optional(),
+  flow: flowSlot,
+  step: part('step').optional(),
+  sinks: z.array(part('sink')).default([]),
+  poolBytes: z.int().positive().default(DEFAULT_POOL_BYTES),
+  threads: z.int().positive().optional(),
+});
+
+/** What a pipeline file exports as its default: checked when it is run. */
+export interface PipelineSpec<T, A, B = A, C = B, D = C, E = D, F = E, G = F, H = G> {
+  readonly name: string;
+  readonly seed?: number;
+  readonly model: Part<'model'>;
+  readonly source?: Source<T> | SourcePart<T>;
+  readonly flow: PipelineFlow<T, A, B, C, D, E, F, G, H>;
+  readonly step?: Part<'step'>;
+  readonly sinks?: readonly SinkPart[];
+  readonly poolBytes?: number;
+  readonly threads?: number;
+}
+
+/** Declares a job. The value stays plain, so that another file can spread it: `pipeline({ ...sft, name: 'longer' })`. */
+export function pipeline<
+  T = Row,
+  A = unknown,
+  B = A,
+  C = B,
+  D = C,
+  E = D,
+  F = E,
+  G = F,
+  H extends Batch = G extends Batch ? G : Batch,
+>(spec: PipelineSpec<T, A, B, C, D, E, F, G, H>): PipelineSpec<T, A, B, C, D, E, F, G, H> {
+  return spec;
+}
+
+/** Applies `--set` overrides and decodes.
+ *  @param overrides 'key.path=value' each; a value is JSON where it parses as JSON, text otherwise
+ *  @throws {ConfigError} with every fault */
+export function decodePipeline(spec: unknown, overrides: readonly string[], where: string): Pipeline {
+  let value = spec;
+  for (const override of overrides) {
+    const equals = override.indexOf('=');
+    if (equals <= 0) {
+      throw new ConfigError({
+        where: `--set ${override}`,
+        expected: 'key.path=value',
+        received: 'no "="',
+        remedy: 'write for example --set step.maxSteps=100',
+      });
+    }
+    value = withLeaf(value, override.slice(0, equals), literal(override.slice(equals + 1)));
+  }
+  return decode(PIPELINE, value, where) as unknown as Pipeline;
+}
+
+function literal(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    return text;
+  }
+}

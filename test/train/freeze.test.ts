@@ -1,0 +1,44 @@
+import { describe, expect, it } from 'vitest';
+import { ones } from '../../src/tensor/index.js';
+import { freeze } from '../../src/train/freeze.js';
+
+function parameters() {
+  return [
+    'model.vision_tower.timm_model.conv_stem.conv.weight',
+    'model.language_model.embed_tokens.weight',
+    'model.language_model.layers.0.mlp.up_proj.weight',
+    'model.language_model.layers.10.mlp.up_proj.weight',
+  ].map((name): [string, ReturnType<typeof ones>] => {
+    const tensor = ones([1]);
+    tensor.requiresGrad = true;
+    return [name, tensor];
+  });
+}
+
+describe('freeze', () => {
+  it('stops a part from learning and returns the rest', () => {
+    const all = parameters();
+    const rest = freeze(all, ['vision', 'embeddings']);
+    expect(rest.map(([name]) => name)).toEqual(all.slice(2).map(([name]) => name));
+    expect(all.map(([, tensor]) => tensor.requiresGrad)).toEqual([false, false, true, true]);
+  });
+
+  it('takes module paths and globs, whole names only', () => {
+    expect(freeze(parameters(), ['model.language_model.layers.1'].slice(1))).toHaveLength(4);
+    expect(freeze(parameters(), ['model.language_model.layers.10'])).toHaveLength(3);
+    expect(freeze(parameters(), ['model.language_model.layers.*.mlp'])).toHaveLength(2);
+    expect(freeze(parameters(), ['*embed_tokens*'])).toHaveLength(3);
+  });
+
+  it('accepts a part that the model does not have', () => {
+    expect(freeze(parameters(), ['audio'])).toHaveLength(4);
+  });
+
+  it('refuses a pattern that matches nothing', () => {
+    expect(() => freeze(parameters(), ['model.language_model.layers.1'])).toThrow(
+      "model.freeze 'model.language_model.layers.1': expected a part (vision, audio, projector, text, embeddings) or a " +
+        'pattern that matches a parameter, received one that matches nothing; the names begin with model.vision_tower, ' +
+        'model.language_model',
+    );
+  });
+});
