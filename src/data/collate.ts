@@ -1,0 +1,151 @@
+// Examples into one padded batch: typed arrays that own their memory, ready to be transferred to the device thread.
+
+import { DataError } from '../errors.js';
+import type { Batch, Example, NdArray } from './types.js';
+
+/** The label that the loss ignores. */
+export const IGNORED = -100;
+
+export interface CollateOptions {
+  /** Fills the positions behind (or before) a row's tokens; they are masked. */
+  readonly padTokenId: number;
+  /** 'right' by default; 'left' for generation, where the next token must follow the last one. */
+  readonly padSide?: 'right' | 'left';
+}
+
+/** Pads to the batch's longest example and puts all images behind each other, in the order of the rows.
+ *  Labels are padded with -100. With padding on the left the first token of a padded row is not learnt either:
+ *  it would be predicted from padding.
+ *  @throws {DataError} naming the example, when there is none, one is empty, some have labels, images of other sizes or
+ *  targets and others not */
+export function collate(
+  examples: readonly Example[],
+  { padTokenId, padSide = 'right' }: CollateOptions,
+): Batch {
+  if (examples.length === 0) {
+    throw fault('the batch', 'at least one example', 'none', 'drop empty batches before they are collated');
+  }
+  examples.forEach(checkExample);
+  const allOrNone = <K extends keyof Example>(key: K) => presentInAll(examples, key);
+  const hasLabels = allOrNone('labels');
+  const hasTargets = allOrNone('target');
+
+  const width = Math.max(...examples.map(({ inputIds }) => inputIds.length));
+  const shape = [examples.length, width];
+  const inputIds = new Int32Array(examples.length * width).fill(padTokenId);
+  const attentionMask = new Uint8Array(examples.length * width);
+  const labels = hasLabels ? new Int32Array(examples.length * width).fill(IGNORED) : undefined;
+  for (const [row, example] of examples.entries()) {
+    const padding = padSide === 'left' ? width - example.inputIds.length : 0;
+    const start = row * width + padding;
+    inputIds.set(example.inputIds, start);
+    attentionMask.fill(1, start, start + example.inputIds.length);
+    if (!labels || !example.labels) continue;
+    labels.set(example.labels, start);
+    if (padding > 0) labels[start] = IGNORED;
+  }
+
+  const pixelValues = joinImages(examples);
+  return {
+    inputIds: { data: inputIds, shape },
+    attentionMask: { data: attentionMask, shape },
+    ...(labels ? { labels: { data: labels, shape } } : {}),
+    ...(pixelValues ? { pixelValues } : {}),
+    numTokens: examples.reduce((sum, { inputIds }) => sum + inputIds.length, 0),
+    numLabels: labels ? countLabels(labels, width) : 0,
+    numSamples: examples.length,
+    ...(hasTargets ? { targets: examples.map(({ target }) => target!) } : {}),
+  };
+}
+
+/** Bytes of the batch's arrays. */
+export function batchBytes(batch: Batch): number {
+  return arraysOf(batch).reduce((sum, { data }) => sum + data.byteLength, 0);
+}
+
+/** The buffers of the batch's arrays, for `postMessage`'s transfer list. After that the batch is empty here.
+ *  `targets` have none: send the batch without them. */
+export function transferables(batch: Batch): ArrayBuffer[] {
+  return [...new Set(arraysOf(batch).map(({ data }) => data.buffer as ArrayBuffer))];
+}
+
+function arraysOf({
+  inputIds,
+  attentionMask,
+  labels,
+  pixelValues,
+}: Batch): NdArray<Float32Array | Int32Array | Uint8Array>[] {
+  return [inputIds, attentionMask, labels, pixelValues].filter((array) => array !== undefined);
+}
+
+function countLabels(labels: Int32Array, width: number): number {
+  let count = 0;
+  for (const [i, label] of labels.entries()) if (label !== IGNORED && i % width !== 0) count++;
+  return count;
+}
+
+function checkExample({ inputIds, labels, pixelValues }: Example, index: number): void {
+  const where = `example ${index}`;
+  if (inputIds.length === 0) throw fault(where, 'at least one token', 'none', 'check the chat template');
+  if (labels && labels.length !== inputIds.length) {
+    throw fault(
+      where,
+      `${inputIds.length} labels, one a token`,
+      `${labels.length}`,
+      'labels are not shifted: label i belongs to token i',
+    );
+  }
+  if (!pixelValues) return;
+  const { shape, data } = pixelValues;
+  if (shape.length !== 4 || shape.reduce((product, n) => product * n, 1) !== data.length) {
+    throw fault(
+      where,
+      'pixelValues of shape [images, channels, height, width]',
+      `shape [${shape.join(', ')}] with ${data.length} values`,
+      'check the image processor',
+    );
+  }
+}
+
+function presentInAll(examples: readonly Example[], key: keyof Example): boolean {
+  const expected = examples[0]![key] !== undefined;
+  const other = examples.findIndex((example) => (example[key] !== undefined) !== expected);
+  if (other < 0) return expected;
+  throw fault(
+    `example ${other}`,
+    `${expected ? '' : 'no '}${key}, as example 0 has`,
+    expected ? 'none' : 'some',
+    'give all samples of a stream to the same encode step',
+  );
+}
+
+/** [images, 3, height, width] of all examples; undefined when none has an image. */
+function joinImages(examples: readonly Example[]): NdArray<Float32Array> | undefined {
+  const parts = examples.flatMap(({ pixelValues }) =>
+    pixelValues && pixelValues.shape[0]! > 0 ? [pixelValues] : [],
+  );
+  const [first] = parts;
+  if (!first) return undefined;
+  const [, ...size] = first.shape;
+  for (const [index, { pixelValues }] of examples.entries()) {
+    if (!pixelValues || pixelValues.shape[0] === 0) continue;
+    if (size.every((n, i) => n === pixelValues.shape[i + 1])) continue;
+    throw fault(
+      `example ${index}`,
+      `images of shape [${size.join(', ')}], as the batch's first`,
+      `[${pixelValues.shape.slice(1).join(', ')}]`,
+      'let the image processor resize all images to one size',
+    );
+  }
+  const data = new Float32Array(parts.reduce((sum, part) => sum + part.data.length, 0));
+  let offset = 0;
+  for (const part of parts) {
+    data.set(part.data, offset);
+    offset += part.data.length;
+  }
+  return { data, shape: [parts.reduce((sum, { shape }) => sum + shape[0]!, 0), ...size] };
+}
+
+function fault(where: string, expected: string, received: string, remedy: string): DataError {
+  return new DataError({ where: `collate: ${where}`, expected, received, remedy });
+}

@@ -1,0 +1,368 @@
+// One Parquet file: its footer read and checked once, its row groups read one at a time. Between reads no descriptor is
+// open and no bytes of the file are kept.
+
+import { open, type FileHandle } from 'node:fs/promises';
+import { parquetMetadata, parquetSchema } from 'hyparquet';
+import type { DecodedArray, FileMetaData, RowGroup, SchemaTree } from 'hyparquet';
+import { assembleNested } from 'hyparquet/src/assemble.js';
+import { DEFAULT_PARSERS } from 'hyparquet/src/convert.js';
+import { DataError, messageOf } from '../errors.js';
+import { Budget, BYTES_A_VALUE, decodeChunk, type ColumnChunk } from './parquet-pages.js';
+import { columnType, parseType, satisfies, typeText, type ColumnType } from './parquet-schema.js';
+import { skipStruct } from './parquet-thrift.js';
+
+/** The columns to read: their names, or their names with the types that they must have (see `parseType`);
+ *  all of the file's when undefined. */
+export type ColumnChoice = readonly string[] | Readonly<Record<string, string>>;
+
+export interface RowGroupInfo {
+  readonly numRows: number;
+  /** Number of its first row in the file. */
+  readonly firstRow: number;
+  /** What its chosen columns take when decoded, as the footer tells: pages and 32 bytes a value. */
+  readonly bytes: number;
+}
+
+/** The chosen columns of one row group: for each, a value a row. Byte arrays are views of the decoded pages. */
+export interface ColumnData {
+  readonly name: string;
+  readonly values: ArrayLike<unknown>;
+}
+
+/** Bytes of a row group that cannot be decoded. The file is there and the rest of it may be sound. */
+export class RowGroupError extends DataError {}
+
+const MAX_FOOTER_BYTES = 64 * 2 ** 20;
+const MAGIC = 'PAR1';
+
+export class ParquetFile {
+  readonly path: string;
+  readonly rowGroups: readonly RowGroupInfo[];
+  /** The chosen columns, in the file's order, with their types as text. */
+  readonly columns: Readonly<Record<string, string>>;
+  readonly #stamp: Stamp;
+  readonly #trees: readonly SchemaTree[];
+  readonly #chunks: readonly (readonly ColumnChunk[])[];
+
+  private constructor(path: string, stamp: Stamp, metadata: FileMetaData, trees: readonly SchemaTree[]) {
+    this.path = path;
+    this.#stamp = stamp;
+    this.#trees = trees;
+    this.columns = Object.fromEntries(trees.map((tree) => [tree.element.name, typeText(columnType(tree))]));
+    let firstRow = 0;
+    const leaves = trees.flatMap(leafPaths);
+    this.#chunks = metadata.row_groups.map((group, i) => rowGroupChunks(group, leaves, stamp.size, path, i));
+    this.rowGroups = metadata.row_groups.map((group, i) => {
+      const info = {
+        numRows: Number(group.num_rows),
+        firstRow,
+        bytes: decodedBytes(group, this.#chunks[i]!),
+      };
+      firstRow += info.numRows;
+      return info;
+    });
+  }
+
+  /** Reads the footer and closes the file again.
+   *  @throws {DataError} when the file is missing, unreadable, not Parquet, truncated, or its columns are not the chosen */
+  static async open(path: string, columns?: ColumnChoice): Promise<ParquetFile> {
+    await using file = await OpenFile.open(path);
+    const metadata = await readFooter(file);
+    return new ParquetFile(path, file.stamp, metadata, chooseColumns(parquetSchema(metadata), columns, path));
+  }
+
+  /** Reads and decodes one row group; the descriptor is closed when this settles.
+   *  @param maxBytes the most that decoding may take; a file that would need more is refused, not believed
+   *  @throws {RowGroupError} when its bytes cannot be decoded; the reading can go on with another
+   *  @throws {DataError} when the file is gone or has been written to since it was opened */
+  async readRowGroup(index: number, maxBytes: number, signal: AbortSignal): Promise<ColumnData[]> {
+    await using file = await OpenFile.open(this.path);
+    file.assertUnchanged(this.#stamp);
+    const { numRows } = this.rowGroups[index]!;
+    const budget = new Budget(maxBytes);
+
+    const leaves = new Map<string, DecodedArray>();
+    for (const chunk of this.#chunks[index]!) {
+      signal.throwIfAborted();
+      const leaf = chunk.schemaPath.at(-1)!.path.join('.');
+      const bytes = await this.#decoding(index, leaf, () => {
+        budget.charge(chunk.size, 'a column chunk');
+        return file.read(chunk.start, chunk.size);
+      });
+      leaves.set(
+        leaf,
+        await this.#decoding(index, leaf, () => decodeChunk(bytes, chunk, budget, signal), signal),
+      );
+    }
+
+    const columns: ColumnData[] = [];
+    for (const column of this.#trees) {
+      const { name } = column.element;
+      const values = await this.#decoding(index, name, () => {
+        if (column.children.length > 0) assembleNested(leaves, column, DEFAULT_PARSERS);
+        const found = leaves.get(name) ?? [];
+        if (found.length !== numRows) throw new RangeError(`${found.length} values for ${numRows} rows`);
+        return found;
+      });
+      columns.push({ name, values });
+    }
+    return columns;
+  }
+
+  async #decoding<T>(
+    index: number,
+    column: string,
+    work: () => T | Promise<T>,
+    signal?: AbortSignal,
+  ): Promise<T> {
+    try {
+      return await work();
+    } catch (cause) {
+      if (signal?.aborted || cause instanceof DataError) throw cause;
+      throw new RowGroupError(
+        {
+          where: `${this.path}, row group ${index}, column ${column}`,
+          expected: 'pages that can be decoded',
+          received: messageOf(cause),
+          remedy: 'the file is damaged here: fetch or write it again',
+        },
+        { cause },
+      );
+    }
+  }
+}
+
+/** What tells that a file is still the one that was opened. */
+interface Stamp {
+  readonly size: number;
+  readonly mtimeMs: number;
+}
+
+class OpenFile implements AsyncDisposable {
+  readonly path: string;
+  readonly stamp: Stamp;
+  readonly #handle: FileHandle;
+
+  private constructor(path: string, handle: FileHandle, stamp: Stamp) {
+    this.path = path;
+    this.#handle = handle;
+    this.stamp = stamp;
+  }
+
+  static async open(path: string): Promise<OpenFile> {
+    let handle: FileHandle | undefined;
+    try {
+      handle = await open(path, 'r');
+      const { size, mtimeMs } = await handle.stat().then((stats) => {
+        if (!stats.isFile()) throw Object.assign(new Error('not a file'), { code: 'EISDIR' });
+        return stats;
+      });
+      return new OpenFile(path, handle, { size, mtimeMs });
+    } catch (cause) {
+      await handle?.close();
+      throw openFault(path, cause);
+    }
+  }
+
+  assertUnchanged({ size, mtimeMs }: Stamp): void {
+    if (size === this.stamp.size && mtimeMs === this.stamp.mtimeMs) return;
+    throw new DataError({
+      where: this.path,
+      expected: `the file that the run began with, of ${size} bytes`,
+      received: `one of ${this.stamp.size} bytes, written since`,
+      remedy: 'leave data files alone while a run reads them, and start it again',
+    });
+  }
+
+  /** Bytes [start, start + length) in a buffer of their own. */
+  async read(start: number, length: number): Promise<Uint8Array> {
+    const bytes = new Uint8Array(length);
+    for (let done = 0; done < length;) {
+      const { bytesRead } = await this.#handle.read(bytes, done, length - done, start + done);
+      if (bytesRead === 0) throw new RangeError(`the file ends at byte ${start + done}`);
+      done += bytesRead;
+    }
+    return bytes;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#handle.close();
+  }
+}
+
+function openFault(path: string, cause: unknown): DataError {
+  const code = (cause as NodeJS.ErrnoException).code ?? '';
+  const [received, remedy] = {
+    ENOENT: ['no such file', 'correct the path'],
+    EACCES: ['permission denied', `make it readable: chmod a+r ${path}`],
+    EPERM: ['permission denied', `make it readable: chmod a+r ${path}`],
+    EISDIR: ['a folder', 'name the files in it'],
+    EMFILE: ['too many open files', 'raise the limit: ulimit -n 4096'],
+  }[code] ?? [messageOf(cause), 'correct the path or the disk'];
+  return new DataError(
+    { where: path, expected: 'a readable Parquet file', received: received!, remedy: remedy! },
+    { cause },
+  );
+}
+
+async function readFooter(file: OpenFile): Promise<FileMetaData> {
+  const { path } = file;
+  const { size } = file.stamp;
+  const head = latin1(await file.read(0, Math.min(size, 4)));
+  const tail = await file.read(Math.max(size - 8, 0), Math.min(size, 8));
+  const magic = latin1(tail.subarray(-4));
+  if (head === 'PARE' || magic === 'PARE') {
+    throw new DataError({
+      where: path,
+      expected: 'a Parquet file in the clear',
+      received: 'an encrypted one',
+      remedy: 'decrypt it first; encrypted Parquet is not supported',
+    });
+  }
+  if (head !== MAGIC) {
+    throw new DataError({
+      where: path,
+      expected: `a Parquet file, which begins with "${MAGIC}"`,
+      received: size === 0 ? 'an empty file' : `${size} bytes that begin with ${JSON.stringify(head)}`,
+      remedy: head.startsWith('vers')
+        ? 'fetch it with git lfs pull'
+        : 'name Parquet files only, or convert this one',
+    });
+  }
+  const footerSize = size < 12 ? Infinity : new DataView(tail.buffer).getUint32(0, true);
+  if (magic !== MAGIC || footerSize > size - 12) {
+    throw new DataError({
+      where: path,
+      expected: `a footer and "${MAGIC}" at its end`,
+      received:
+        magic === MAGIC ? `a footer longer than its ${size} bytes` : `${size} bytes that end otherwise`,
+      remedy: 'it is truncated: fetch or write it again',
+    });
+  }
+  try {
+    if (footerSize > MAX_FOOTER_BYTES) throw new RangeError(`it has ${footerSize} bytes`);
+    const footer = await file.read(size - 8 - footerSize, footerSize + 8);
+    skipStruct(new DataView(footer.buffer, 0, footerSize), 0);
+    const metadata = parquetMetadata(footer.buffer as ArrayBuffer, { geoparquet: false });
+    assertRows(metadata);
+    return metadata;
+  } catch (cause) {
+    throw new DataError(
+      {
+        where: path,
+        expected: 'a footer that can be read',
+        received: messageOf(cause),
+        remedy: 'the file is damaged: fetch or write it again',
+      },
+      { cause },
+    );
+  }
+}
+
+function assertRows({ row_groups, num_rows }: FileMetaData): void {
+  let total = 0;
+  for (const group of row_groups) {
+    const rows = Number(group.num_rows);
+    if (!(Number.isSafeInteger(rows) && rows >= 0)) throw new RangeError(`a row group of ${rows} rows`);
+    total += rows;
+  }
+  if (total !== Number(num_rows)) throw new RangeError(`${num_rows} rows, but ${total} in its row groups`);
+}
+
+function chooseColumns(schema: SchemaTree, choice: ColumnChoice | undefined, path: string): SchemaTree[] {
+  const types = new Map<string, ColumnType>();
+  for (const column of schema.children) types.set(column.element.name, columnType(column));
+  const expectations: Record<string, string> = isNames(choice)
+    ? Object.fromEntries(choice.map((name) => [name, 'any']))
+    : { ...(choice ?? Object.fromEntries([...types.keys()].map((name) => [name, 'any']))) };
+
+  const missing = Object.keys(expectations).filter((name) => !types.has(name));
+  if (missing.length > 0) {
+    throw new DataError({
+      where: path,
+      expected: `column${missing.length > 1 ? 's' : ''} ${missing.join(', ')}`,
+      received: `columns ${[...types].map(([name, type]) => `${name}: ${typeText(type)}`).join('; ')}`,
+      remedy: 'choose among those that exist',
+    });
+  }
+  for (const [name, text] of Object.entries(expectations)) {
+    const type = types.get(name)!;
+    if (!satisfies(type, parseType(text)) || typeText(type).includes('unsupported')) {
+      throw new DataError({
+        where: `${path}, column ${name}`,
+        expected: text === 'any' ? 'a type that can be read' : text,
+        received: typeText(type),
+        remedy:
+          text === 'any'
+            ? 'leave the column out by choosing others'
+            : 'correct the expected type, or the data',
+      });
+    }
+  }
+  return schema.children.filter(({ element }) => Object.hasOwn(expectations, element.name));
+}
+
+function isNames(choice: ColumnChoice | undefined): choice is readonly string[] {
+  return Array.isArray(choice);
+}
+
+/** For each leaf of a column, the way to it from the root. */
+function leafPaths(column: SchemaTree): SchemaTree[][] {
+  const root: SchemaTree = {
+    children: [column],
+    count: column.count + 1,
+    element: { name: 'root' },
+    path: [],
+  };
+  const ways = (node: SchemaTree): SchemaTree[][] =>
+    node.children.length === 0 ? [[node]] : node.children.flatMap(ways).map((way) => [node, ...way]);
+  return ways(column).map((way) => [root, ...way]);
+}
+
+function rowGroupChunks(
+  group: RowGroup,
+  leaves: readonly (readonly SchemaTree[])[],
+  fileSize: number,
+  path: string,
+  index: number,
+): ColumnChunk[] {
+  const byPath = new Map(group.columns.map((column) => [column.meta_data?.path_in_schema.join('.'), column]));
+  return leaves.map((schemaPath) => {
+    const leaf = schemaPath.at(-1)!.path.join('.');
+    const column = byPath.get(leaf);
+    const meta = column?.meta_data;
+    const start = Number(meta?.dictionary_page_offset || meta?.data_page_offset);
+    const first = Math.min(start, Number(meta?.data_page_offset));
+    const size = Number(meta?.total_compressed_size);
+    const numValues = Number(meta?.num_values);
+    const fits = first >= 4 && size >= 0 && first + size <= fileSize - 8 && numValues >= 0;
+    if (!meta || column.file_path || !fits || meta.type !== schemaPath.at(-1)!.element.type) {
+      throw new DataError({
+        where: `${path}, row group ${index}, column ${leaf}`,
+        expected: `pages within the ${fileSize} bytes of the file`,
+        received: !meta
+          ? 'none'
+          : column.file_path
+            ? `pages in another file, "${column.file_path}"`
+            : `${size} bytes at byte ${first}, ${numValues} values of type ${meta.type}`,
+        remedy: 'the footer is damaged or of a kind that is not supported: write the file again',
+      });
+    }
+    return { schemaPath, type: meta.type, codec: meta.codec, start: first, size, numValues };
+  });
+}
+
+function decodedBytes({ columns }: RowGroup, chunks: readonly ColumnChunk[]): number {
+  const chosen = new Set(chunks.map(({ schemaPath }) => schemaPath.at(-1)!.path.join('.')));
+  let bytes = 0;
+  for (const { meta_data } of columns) {
+    if (!meta_data || !chosen.has(meta_data.path_in_schema.join('.'))) continue;
+    bytes +=
+      Math.max(0, Number(meta_data.total_uncompressed_size)) + Number(meta_data.num_values) * BYTES_A_VALUE;
+  }
+  return bytes;
+}
+
+function latin1(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1');
+}
