@@ -3,7 +3,6 @@ import { defineConfig } from 'vitest/config';
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
-    benchmark: { include: ['test/bench/**/*.bench.ts'] },
     pool: 'forks',
     execArgv: ['--expose-gc'],
     globalSetup: ['test/global-setup.ts'],

@@ -53,6 +53,8 @@ export class Learner {
   #waitMs = 0;
   #idleSince = performance.now();
   #projectorPending: boolean;
+  /** Set by the first non-finite number: calls that were queued behind it must change nothing. */
+  #broken: TrainError | undefined;
 
   private constructor(model: Gemma3n, spec: LearnerSpec) {
     this.#model = model;
@@ -101,6 +103,7 @@ export class Learner {
    *  @throws {TrainError} when the loss is not finite */
   accumulate(batch: Batch, rows: readonly string[]): void {
     const begun = this.#begin();
+    this.#refuseIfBroken();
     scope(() => {
       const inputs = toTensors(batch, this.#spec.model.device);
       if (this.#projectorPending && inputs.pixelValues) {
@@ -110,7 +113,7 @@ export class Learner {
       this.#model.train();
       const { loss, numLabels } = this.#model.lossSum(inputs);
       const value = loss.item();
-      if (!Number.isFinite(value)) throw notFinite('loss', this.#step + 1, value, rows);
+      if (!Number.isFinite(value)) throw this.#notFinite('loss', value, rows);
       if (numLabels > 0) loss.backward();
       this.#lossSum += value;
       this.#numLabels += numLabels;
@@ -126,12 +129,13 @@ export class Learner {
     if (!optimizer || !options)
       throw new TrainError('update: expected a learner with a step; give one in the spec');
     const begun = this.#begin();
+    this.#refuseIfBroken();
     const count = Math.max(1, this.#numLabels);
     const tensors = this.#trainable.map(([, tensor]) => tensor);
     const gradNorm = scope(() => {
       const gradients = tensors.map((tensor) => tensor.grad).filter((gradient) => gradient !== null);
       const norm = normOf(gradients) / count;
-      if (!Number.isFinite(norm)) throw notFinite('gradient norm', this.#step + 1, norm, rows);
+      if (!Number.isFinite(norm)) throw this.#notFinite('gradient norm', norm, rows);
       const clip = options.clipNorm === undefined ? 1 : Math.min(1, options.clipNorm / (norm + 1e-6));
       if (gradients.length > 0) scaleInPlace(gradients, clip / count);
       return norm;
@@ -176,6 +180,23 @@ export class Learner {
     this.#projectorPending = false;
   }
 
+  #notFinite(what: string, value: number, rows: readonly string[]): TrainError {
+    const shown = rows.slice(0, 8).join(', ') + (rows.length > 8 ? ` and ${rows.length - 8} more` : '');
+    this.#broken = new TrainError({
+      where: `step ${this.#step + 1}, ${what}`,
+      expected: 'a finite number',
+      received: String(value),
+      remedy:
+        'the model was not updated and the last checkpoint is intact; lower the learning rate or look at the rows of ' +
+        `this step: ${shown}`,
+    });
+    return this.#broken;
+  }
+
+  #refuseIfBroken(): void {
+    if (this.#broken) throw this.#broken;
+  }
+
   #begin(): number {
     const now = performance.now();
     this.#waitMs += now - this.#idleSince;
@@ -192,14 +213,4 @@ const foreachMul_ = op('aten::_foreach_mul_.Scalar');
 
 function scaleInPlace(tensors: readonly Tensor[], factor: number): void {
   if (factor !== 1) foreachMul_(tensors, factor);
-}
-
-function notFinite(what: string, step: number, value: number, rows: readonly string[]): TrainError {
-  const shown = rows.slice(0, 8).join(', ') + (rows.length > 8 ? ` and ${rows.length - 8} more` : '');
-  return new TrainError({
-    where: `step ${step}, ${what}`,
-    expected: 'a finite number',
-    received: String(value),
-    remedy: `the model was not updated and the last checkpoint is intact; lower the learning rate or look at the rows of this step: ${shown}`,
-  });
 }
