@@ -7,10 +7,11 @@ import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { messageOf } from '../errors.js';
 import { cacheFolder, type Env } from '../native/cache.js';
-import { findCompiler } from '../native/compile.js';
-import { findEngine, findPython, hasNvidiaGpu, which, type Engine } from '../native/engine.js';
+import { findCompiler } from '../native/compiler.js';
+import { findEngine, findPython, hasNvidiaGpu, type Engine } from '../native/engine.js';
 import { loadAddon } from '../native/loader.js';
 import { freshNote } from '../native/note.js';
+import { which } from '../native/program.js';
 import { packageVersion } from './main.js';
 
 /** One thing looked at. */

@@ -5,16 +5,16 @@
 // A file may ask for flags of its own in one of its first lines: "// cxxflags: -O3" or, for one processor family,
 // "// cxxflags[x64]: -mavx2 -mfma". The compiler runs in src/native, so "-Ishim" means src/native/shim.
 
-import { execFileSync, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import * as fs from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism, freemem } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { messageOf, SetupError } from '../errors.js';
 import { besideOf, cacheFolder, makeFolder, type Env } from './cache.js';
-import { which, type Engine } from './engine.js';
+import { compileFailed, type Compiler } from './compiler.js';
+import type { Engine } from './engine.js';
+import { runProgram } from './program.js';
 import type { SetupLog } from './progress.js';
 
 /** The package's own folder: this file is in src/native or dist/native, the C++ always in src/native. */
@@ -25,14 +25,6 @@ const baseFlags = ['-std=c++20', '-O2', '-fPIC', '-DNAPI_CPP_EXCEPTIONS', '-DNAP
 const nodeFlags = ['-DNODE_GYP_MODULE_NAME=sluice', '-DBUILDING_NODE_EXTENSION'];
 const bytesPerJob = 1.5e9;
 const objectsKeptMs = 30 * 24 * 3600 * 1000;
-
-export interface Compiler {
-  /** The program and its first arguments: CXX may be "ccache g++". */
-  readonly command: readonly string[];
-  readonly path: string;
-  /** First line of --version. */
-  readonly version: string;
-}
 
 /** One addon to be: an engine, a compiler, the sources as they are now. */
 export interface Build {
@@ -52,24 +44,6 @@ interface Job {
 
 /** A source was saved while it was compiled: plan again. */
 export class SourcesChanged extends Error {}
-
-/** `CXX`, else c++, g++ or clang++ on PATH. @throws {SetupError} when there is none that runs */
-export function findCompiler(env: Env = process.env): Compiler {
-  const command = env.CXX?.trim() ? env.CXX.trim().split(/\s+/) : undefined;
-  const path = which(command ? command.slice(0, 1) : ['c++', 'g++', 'clang++'], env);
-  if (!path) throw noCompiler(command ? `nothing at CXX=${command.join(' ')}` : 'none on PATH', undefined);
-  const whole = [path, ...(command?.slice(1) ?? [])];
-  try {
-    const text = execFileSync(path, [...whole.slice(1), '--version'], {
-      env,
-      encoding: 'utf8',
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
-    return { command: whole, path, version: text.split('\n')[0] ?? '' };
-  } catch (cause) {
-    throw noCompiler(`${whole.join(' ')}, which does not run: ${messageOf(cause).split('\n')[0]}`, cause);
-  }
-}
 
 export function planBuild(engine: Engine, compiler: Compiler, env: Env, folder = sourceFolder): Build {
   const sources = fs.readdirSync(folder).filter((name) => name.endsWith('.cc'));
@@ -208,28 +182,13 @@ async function runCompiler(
   const beside = besideOf(output);
   const [program = '', ...first] = compiler.command;
   try {
-    const { code, stderr } = await runProgram(
-      program,
-      [...first, ...args, '-o', beside],
-      folder,
-      env,
-      signal,
-    );
+    const whole = [...first, ...args, '-o', beside];
+    const { code, stderr } = await runProgram(program, whole, { cwd: folder, env, signal });
     if (code !== 0) throw compileFailed(what, code, stderr, compiler);
     fs.renameSync(beside, output);
   } finally {
     fs.rmSync(beside, { force: true });
   }
-}
-
-function runProgram(program: string, args: readonly string[], cwd: string, env: Env, signal?: AbortSignal) {
-  return new Promise<{ code: number | string; stderr: string }>((done, fail) => {
-    const child = spawn(program, args, { cwd, env, signal, stdio: ['ignore', 'ignore', 'pipe'] });
-    let stderr = '';
-    child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
-    child.on('error', fail);
-    child.on('close', (code, killedBy) => done({ code: code ?? killedBy ?? 'no exit code', stderr }));
-  });
 }
 
 async function atOnce<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
@@ -266,33 +225,4 @@ function engineKey({ root, version, oldAbi }: Engine): string {
 
 function digest(...parts: readonly string[]): string {
   return createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, 16);
-}
-
-function noCompiler(received: string, cause: unknown): SetupError {
-  const install =
-    process.platform === 'darwin'
-      ? '"xcode-select --install"'
-      : '"apt-get install g++" or "dnf install gcc-c++"';
-  return new SetupError(
-    {
-      where: 'addon set-up',
-      expected: 'a C++20 compiler (GCC 11, Clang 14 or newer)',
-      received,
-      remedy: `install one with ${install}, or name it in CXX; then run "npx pipe setup"`,
-    },
-    { cause },
-  );
-}
-
-function compileFailed(what: string, code: number | string, stderr: string, compiler: Compiler): SetupError {
-  const lines = stderr.trim().split('\n');
-  const errors = lines.filter((line) => /error|undefined reference|cannot find|No space|Killed/i.test(line));
-  const shown = (errors.length > 0 ? errors : lines.slice(-5)).slice(0, 5).join('\n  ');
-  return new SetupError({
-    where: `addon set-up: compiling ${what}`,
-    expected: `success of ${compiler.command.join(' ')} (${compiler.version})`,
-    received: `exit ${code}:\n  ${shown}\n`,
-    remedy:
-      'use GCC 11, Clang 14 or newer (name it in CXX) with enough disk and memory, then run "npx pipe setup" again',
-  });
 }

@@ -3,9 +3,10 @@
 
 import { spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
-import { delimiter, join, resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { SetupError } from '../errors.js';
 import { cacheFolder, readJson, type Env } from './cache.js';
+import { which } from './program.js';
 
 export type EngineOrigin = 'LIBTORCH' | 'python' | 'cache';
 
@@ -58,8 +59,8 @@ export function findEngine(
 }
 
 /** Our own copy, when it is whole. */
-export function cachedEngine(env: Env = process.env): Engine | undefined {
-  const folder = cachedEngineFolder(env, hasNvidiaGpu());
+export function cachedEngine(env: Env = process.env, gpu = hasNvidiaGpu()): Engine | undefined {
+  const folder = cachedEngineFolder(env, gpu);
   const made = readJson(join(folder, 'engine.json')) as { cpuLibraryBytes?: number } | undefined;
   const root = join(folder, 'torch');
   const library = fs.statSync(join(root, 'lib', cpuLibrary), { throwIfNoEntry: false });
@@ -84,22 +85,6 @@ export function inspect(root: string, origin: EngineOrigin): Engine | string {
     oldAbi: fs.existsSync(cmake) && fs.readFileSync(cmake, 'utf8').includes('_GLIBCXX_USE_CXX11_ABI=0'),
     cuda: fs.existsSync(join(root, 'lib', `libtorch_cuda.${sharedSuffix}`)),
   };
-}
-
-/** The full path of the first of `names` on PATH that can be run. */
-export function which(names: readonly string[], env: Env = process.env): string | undefined {
-  for (const name of names) {
-    for (const folder of name.includes('/') ? [''] : (env.PATH ?? '').split(delimiter)) {
-      const path = folder ? join(folder, name) : name;
-      try {
-        fs.accessSync(path, fs.constants.X_OK);
-        if (fs.statSync(path).isFile()) return path;
-      } catch {
-        // not here
-      }
-    }
-  }
-  return undefined;
 }
 
 /** Python 3 on PATH. */

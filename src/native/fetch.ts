@@ -1,13 +1,9 @@
 // Fetches the pinned libtorch into the cache with the user's pip, and unpacks what building and running need of it.
 // Finished downloads outlive an interruption; unpacking starts over, beside its place, and is renamed when whole.
-//
-// libtorch_cpu needs only CUDA's small runtime and profiling libraries, so a machine without a GPU takes those two
-// beside torch (0.6 GB to fetch, 0.5 GB kept) instead of all of CUDA.
 
-import { execFile, spawn } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import * as fs from 'node:fs';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { promisify } from 'node:util';
 import { messageOf, SetupError } from '../errors.js';
 import { besideOf, cacheFolder, makeFolder, type Env } from './cache.js';
@@ -20,54 +16,25 @@ import {
   pinnedTorch,
 } from './engine.js';
 import type { Engine } from './engine.js';
+import { lastLine, runProgram } from './program.js';
 import type { SetupLog } from './progress.js';
-
-interface Plan {
-  readonly packages: readonly string[];
-  /** What of the wheels is kept, as a Python regular expression. */
-  readonly keep: string;
-  readonly diskBytes: number;
-}
-
-const cpuPlan: Plan = {
-  packages:
-    process.platform === 'darwin'
-      ? [`torch==${pinnedTorch}`]
-      : ['nvidia-cuda-runtime==13.2.86', 'nvidia-cuda-cupti==13.2.86', `torch==${pinnedTorch}`],
-  keep:
-    String.raw`torch/(include/|share/cmake/|version\.py$)|torch/lib/(?!.*(cuda|nvrtc|nvshmem|python|shm|global_deps))` +
-    String.raw`|torch\.libs/|nvidia/.*/lib(cudart|cupti)\.so|torch-.*\.dist-info/.*(LICEN|NOTICE)`,
-  diskBytes: 2e9,
-};
-
-const gpuKeep = String.raw`torch/(include|lib|share/cmake)/|torch/version\.py$|torch\.libs/|nvidia/|torch-.*\.dist-info/.*(LICEN|NOTICE)`;
-
-const unpackScript = `
-import os, re, sys, zipfile
-folder, out, keep = sys.argv[1:]
-wheels = [zipfile.ZipFile(os.path.join(folder, f)) for f in sorted(os.listdir(folder)) if f.endswith('.whl')]
-todo = [(w, i) for w in wheels for i in w.infolist() if re.match(keep, i.filename) and not i.is_dir()]
-total, done = sum(i.file_size for _, i in todo), 0
-for wheel, info in todo:
-    wheel.extract(info, out)
-    done += info.file_size
-    print(done, total, flush=True)
-`;
+import { cpuPlan, gpuPlan, unpackScript } from './wheels.js';
 
 interface FetchOptions {
   readonly log: SetupLog;
   readonly env: Env;
   readonly signal?: AbortSignal;
+  /** Fetch CUDA's part too. */
+  readonly gpu?: boolean;
 }
 
 /** Fetches the pinned engine. The caller holds the set-up's lock.
  *  @throws {SetupError} without Python, pip, network or disk, each with its remedy */
-export async function fetchEngine({ log, env, signal }: FetchOptions): Promise<Engine> {
-  const gpu = hasNvidiaGpu();
+export async function fetchEngine({ log, env, signal, gpu = hasNvidiaGpu() }: FetchOptions): Promise<Engine> {
   const python = await pythonWithPip(env);
   const downloads = join(cacheFolder(env), 'downloads', `torch-${pinnedTorch}-${gpu ? 'cuda' : 'cpu'}`);
   makeFolder(downloads);
-  const plan = gpu ? await gpuPlan(python, env, signal) : cpuPlan;
+  const plan = gpu ? gpuPlan : cpuPlan;
   checkDisk(downloads, plan.diskBytes);
   log.line(`Fetching libtorch ${pinnedTorch}${gpu ? ' with CUDA' : ''} into ${cacheFolder(env)}`);
   await withoutHalves(downloads, async () => {
@@ -75,7 +42,7 @@ export async function fetchEngine({ log, env, signal }: FetchOptions): Promise<E
     await unpack(downloads, plan.keep, cachedEngineFolder(env, gpu), python, { log, env, signal });
   });
   fs.rmSync(downloads, { recursive: true, force: true });
-  const engine = cachedEngine(env);
+  const engine = cachedEngine(env, gpu);
   if (engine) return engine;
   throw new SetupError({
     where: `engine set-up: ${cachedEngineFolder(env, gpu)}`,
@@ -90,7 +57,7 @@ async function withoutHalves(downloads: string, work: () => Promise<void>): Prom
   try {
     await work();
   } catch (error) {
-    if (!messageOf(error).includes('BadZipFile')) throw error;
+    if (!/BadZipFile|zlib\.error/.test(messageOf(error))) throw error;
     fs.rmSync(downloads, { recursive: true, force: true });
     makeFolder(downloads);
     await work();
@@ -118,25 +85,6 @@ async function pythonWithPip(env: Env): Promise<string> {
   }
 }
 
-/** Asks pip what the whole of torch needs, and takes torch's and NVIDIA's part of it. */
-async function gpuPlan(python: string, env: Env, signal?: AbortSignal): Promise<Plan> {
-  const ask = [
-    'install',
-    '--dry-run',
-    '--ignore-installed',
-    '--quiet',
-    '--report',
-    '-',
-    `torch==${pinnedTorch}`,
-  ];
-  const { stdout } = await pip(python, ask, { env, signal, what: `torch==${pinnedTorch}` });
-  const report = JSON.parse(stdout) as { install: { metadata: { name: string; version: string } }[] };
-  const packages = report.install
-    .map(({ metadata }) => `${metadata.name}==${metadata.version}`)
-    .filter((name) => /^(torch==|nvidia-)/.test(name));
-  return { packages, keep: gpuKeep, diskBytes: 14e9 };
-}
-
 /** One package, into the folder of downloads; at once when it is there already. */
 async function download(
   name: string,
@@ -144,6 +92,11 @@ async function download(
   python: string,
   { log, env, signal }: FetchOptions,
 ): Promise<void> {
+  // A wheel in this folder is whole: it was moved here after its download.
+  const start = name.replaceAll('-', '_').replace('==', '-');
+  const isIt = (file: string): boolean =>
+    /^[-+].*\.whl$/.test(file.slice(start.length)) && file.startsWith(start);
+  if (fs.readdirSync(folder).some(isIt)) return;
   // pip's half-done files go into a folder of ours: there their growth is seen, and the next attempt sweeps them out.
   const parts = join(folder, 'parts');
   fs.rmSync(parts, { recursive: true, force: true });
@@ -159,7 +112,7 @@ async function download(
     if (size) total = Number(size[1]) * { k: 1e3, M: 1e6, G: 1e9 }[size[2] as 'k' | 'M' | 'G'];
   };
   try {
-    const flags = ['--no-deps', '--only-binary=:all:', '--find-links', folder, '--dest', arrived];
+    const flags = ['--no-deps', '--only-binary=:all:', '--dest', arrived];
     await pip(python, ['download', ...flags, name], {
       env: { ...env, TMPDIR: parts },
       signal,
@@ -189,16 +142,12 @@ async function unpack(
     if (name.endsWith('.tmp')) fs.rmSync(join(parent, name), { recursive: true, force: true });
   }
   const beside = makeFolder(besideOf(place));
-  const { code, stderr } = await runLines(
-    python,
-    ['-c', unpackScript, downloads, beside, keep],
-    env,
-    signal,
-    (line) => {
-      const [done = 0, total = 0] = line.split(' ').map(Number);
-      log.progress('unpacking', done, total, 'bytes');
-    },
-  );
+  const onLine = (line: string): void => {
+    const [done = 0, total = 0] = line.split(' ').map(Number);
+    log.progress('unpacking', done, total, 'bytes');
+  };
+  const args = ['-c', unpackScript, downloads, beside, keep];
+  const { code, stderr } = await runProgram(python, args, { cwd: '/', env, signal, onLine });
   if (code !== 0) {
     throw new SetupError({
       where: `engine set-up: unpacking into ${parent}`,
@@ -227,8 +176,8 @@ interface PipOptions {
 async function pip(python: string, args: readonly string[], { env, signal, what, onLine }: PipOptions) {
   const quiet = { PIP_DISABLE_PIP_VERSION_CHECK: '1', PIP_NO_INPUT: '1', PIP_REQUIRE_VIRTUALENV: '0' };
   const settings = { ...env, ...quiet, PYTHONUNBUFFERED: '1' };
-  const done = await runLines(python, ['-m', 'pip', ...args], settings, signal, onLine);
-  if (done.code === 0) return done;
+  const done = await runProgram(python, ['-m', 'pip', ...args], { cwd: '/', env: settings, signal, onLine });
+  if (done.code === 0) return;
   const errors = done.stderr.split('\n').filter((line) => line.startsWith('ERROR:'));
   throw new SetupError({
     where: `engine set-up: pip ${args[0]} ${what}`,
@@ -237,28 +186,6 @@ async function pip(python: string, args: readonly string[], { env, signal, what,
     remedy:
       `check the network, the proxy, the free disk, and that ${python} is 3.10 or newer, then run "npx pipe setup" ` +
       'again; or set LIBTORCH to a libtorch on this machine',
-  });
-}
-
-/** Runs a program, handing on its lines of output. */
-async function runLines(
-  program: string,
-  args: readonly string[],
-  env: Env,
-  signal?: AbortSignal,
-  onLine: (line: string) => void = () => {},
-): Promise<{ code: number | null; stdout: string; stderr: string }> {
-  const child = spawn(program, args, { env, signal, cwd: '/', stdio: ['ignore', 'pipe', 'pipe'] });
-  let [stdout, stderr] = ['', ''];
-  child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
-  const lines = createInterface(child.stdout);
-  lines.on('line', (line) => {
-    stdout += `${line}\n`;
-    onLine(line);
-  });
-  return new Promise((resolve, reject) => {
-    child.on('error', reject);
-    child.on('close', (code) => resolve({ code, stdout, stderr }));
   });
 }
 
@@ -279,8 +206,4 @@ function wheelBytes(folder: string): number {
     .filter((name) => name.endsWith('.whl'));
   const sizes = names.map((name) => fs.statSync(join(folder, name), { throwIfNoEntry: false })?.size ?? 0);
   return Math.max(0, ...sizes);
-}
-
-function lastLine(text: string): string {
-  return text.trim().split('\n').at(-1) ?? '';
 }

@@ -50,7 +50,10 @@ function load({ addon: path, engine }: Note): { addon: NativeAddon; engine: Engi
 function setUpInChild(): Note {
   const own = fileURLToPath(import.meta.url);
   const args = own.endsWith('.ts')
-    ? [require.resolve('jiti').replace(/[^/]+$/, 'jiti-cli.mjs'), own.replace(/loader\.ts$/, 'setup-child.ts')]
+    ? [
+        require.resolve('jiti').replace(/[^/]+$/, 'jiti-cli.mjs'),
+        own.replace(/loader\.ts$/, 'setup-child.ts'),
+      ]
     : [own.replace(/loader\.js$/, 'setup-child.js')];
   const child = spawnSync(process.execPath, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
   let result: { note?: Note; failure?: string };

@@ -5,7 +5,8 @@ import { createHash } from 'node:crypto';
 import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { cacheFolder, readJson, writeWhole, type Env } from './cache.js';
-import { nativeFiles, packageRoot, recipe, sourceFolder, sourceHash, type Compiler } from './compile.js';
+import { nativeFiles, packageRoot, recipe, sourceFolder, sourceHash } from './compile.js';
+import type { Compiler } from './compiler.js';
 import { cpuLibrary, findPython, type Engine } from './engine.js';
 
 export interface Note {
@@ -35,7 +36,12 @@ export function freshNote(env: Env): Note | undefined {
   if (compiler !== 'none' && compiler !== marks.compiler) return undefined;
   if (marks.sources === sourceStamps()) return note;
   if (marks.sourceHash !== sourceHash()) return undefined;
-  return writeNote(note, takeMarks(note.engine, note.compiler), env); // touched, not changed
+  try {
+    writeNote(note, takeMarks(note.engine, note.compiler), env); // touched, not changed
+  } catch {
+    // a cache that can only be read: the hash decides again next time
+  }
+  return note;
 }
 
 /** The marks as they are now; take them before compiling, so that a file saved meanwhile counts as changed. */
