@@ -1,6 +1,6 @@
 // Examples into one padded batch: typed arrays that own their memory, ready to be transferred to the device thread.
 
-import { DataError } from '../errors.js';
+import { DataError, type Fault } from '../errors.js';
 import type { Batch, Example, NdArray } from './types.js';
 
 /** The label that the loss ignores. */
@@ -13,17 +13,32 @@ export interface CollateOptions {
   readonly padSide?: 'right' | 'left';
 }
 
+/** An example that does not fit its batch. */
+export class CollateError extends DataError {
+  /** Its place in the batch: the flow's `batch` quarantines that one and collates the others. */
+  readonly index: number | undefined;
+
+  constructor(index: number | undefined, fault: Omit<Fault, 'where'>) {
+    super({ where: `collate: ${index === undefined ? 'the batch' : `example ${index}`}`, ...fault });
+    this.index = index;
+  }
+}
+
 /** Pads to the batch's longest example and puts all images behind each other, in the order of the rows.
  *  Labels are padded with -100. With padding on the left the first token of a padded row is not learnt either:
  *  it would be predicted from padding.
- *  @throws {DataError} naming the example, when there is none, one is empty, some have labels, images of other sizes or
+ *  @throws {CollateError} naming the example, when there is none, one is empty, some have labels, images of other sizes or
  *  targets and others not */
 export function collate(
   examples: readonly Example[],
   { padTokenId, padSide = 'right' }: CollateOptions,
 ): Batch {
   if (examples.length === 0) {
-    throw fault('the batch', 'at least one example', 'none', 'drop empty batches before they are collated');
+    throw new CollateError(undefined, {
+      expected: 'at least one example',
+      received: 'none',
+      remedy: 'drop empty batches before they are collated',
+    });
   }
   examples.forEach(checkExample);
   const allOrNone = <K extends keyof Example>(key: K) => presentInAll(examples, key);
@@ -85,25 +100,28 @@ function countLabels(labels: Int32Array, width: number): number {
 }
 
 function checkExample({ inputIds, labels, pixelValues }: Example, index: number): void {
-  const where = `example ${index}`;
-  if (inputIds.length === 0) throw fault(where, 'at least one token', 'none', 'check the chat template');
+  if (inputIds.length === 0) {
+    throw new CollateError(index, {
+      expected: 'at least one token',
+      received: 'none',
+      remedy: 'check the chat template',
+    });
+  }
   if (labels && labels.length !== inputIds.length) {
-    throw fault(
-      where,
-      `${inputIds.length} labels, one a token`,
-      `${labels.length}`,
-      'labels are not shifted: label i belongs to token i',
-    );
+    throw new CollateError(index, {
+      expected: `${inputIds.length} labels, one a token`,
+      received: `${labels.length}`,
+      remedy: 'labels are not shifted: label i belongs to token i',
+    });
   }
   if (!pixelValues) return;
   const { shape, data } = pixelValues;
   if (shape.length !== 4 || shape.reduce((product, n) => product * n, 1) !== data.length) {
-    throw fault(
-      where,
-      'pixelValues of shape [images, channels, height, width]',
-      `shape [${shape.join(', ')}] with ${data.length} values`,
-      'check the image processor',
-    );
+    throw new CollateError(index, {
+      expected: 'pixelValues of shape [images, channels, height, width]',
+      received: `shape [${shape.join(', ')}] with ${data.length} values`,
+      remedy: 'check the image processor',
+    });
   }
 }
 
@@ -111,32 +129,31 @@ function presentInAll(examples: readonly Example[], key: keyof Example): boolean
   const expected = examples[0]![key] !== undefined;
   const other = examples.findIndex((example) => (example[key] !== undefined) !== expected);
   if (other < 0) return expected;
-  throw fault(
-    `example ${other}`,
-    `${expected ? '' : 'no '}${key}, as example 0 has`,
-    expected ? 'none' : 'some',
-    'give all samples of a stream to the same encode step',
-  );
+  throw new CollateError(other, {
+    expected: `${expected ? 'a' : 'no'} ${key}, as in example 0`,
+    received: expected ? 'none' : 'one',
+    remedy: 'give all samples of a stream to the same encode step',
+  });
 }
 
 /** [images, 3, height, width] of all examples; undefined when none has an image. */
 function joinImages(examples: readonly Example[]): NdArray<Float32Array> | undefined {
-  const parts = examples.flatMap(({ pixelValues }) =>
-    pixelValues && pixelValues.shape[0]! > 0 ? [pixelValues] : [],
-  );
-  const [first] = parts;
-  if (!first) return undefined;
-  const [, ...size] = first.shape;
+  let size: readonly number[] | undefined;
+  const parts: NdArray<Float32Array>[] = [];
   for (const [index, { pixelValues }] of examples.entries()) {
-    if (!pixelValues || pixelValues.shape[0] === 0) continue;
-    if (size.every((n, i) => n === pixelValues.shape[i + 1])) continue;
-    throw fault(
-      `example ${index}`,
-      `images of shape [${size.join(', ')}], as the batch's first`,
-      `[${pixelValues.shape.slice(1).join(', ')}]`,
-      'let the image processor resize all images to one size',
-    );
+    if (!pixelValues || pixelValues.data.length === 0) continue;
+    const own = pixelValues.shape.slice(1);
+    size ??= own;
+    if (size.some((n, i) => n !== own[i])) {
+      throw new CollateError(index, {
+        expected: `images of shape [${size.join(', ')}], as the batch's first`,
+        received: `[${own.join(', ')}]`,
+        remedy: 'let the image processor resize all images to one size',
+      });
+    }
+    parts.push(pixelValues);
   }
+  if (!size) return undefined;
   const data = new Float32Array(parts.reduce((sum, part) => sum + part.data.length, 0));
   let offset = 0;
   for (const part of parts) {
@@ -144,8 +161,4 @@ function joinImages(examples: readonly Example[]): NdArray<Float32Array> | undef
     offset += part.data.length;
   }
   return { data, shape: [parts.reduce((sum, { shape }) => sum + shape[0]!, 0), ...size] };
-}
-
-function fault(where: string, expected: string, received: string, remedy: string): DataError {
-  return new DataError({ where: `collate: ${where}`, expected, received, remedy });
 }

@@ -1,15 +1,16 @@
 // One Parquet file: its footer read and checked once, its row groups read one at a time. Between reads no descriptor is
 // open and no bytes of the file are kept.
 
-import { open, type FileHandle } from 'node:fs/promises';
-import { parquetMetadata, parquetSchema } from 'hyparquet';
+import { parquetSchema } from 'hyparquet';
 import type { DecodedArray, FileMetaData, RowGroup, SchemaTree } from 'hyparquet';
 import { assembleNested } from 'hyparquet/src/assemble.js';
 import { DEFAULT_PARSERS } from 'hyparquet/src/convert.js';
-import { DataError, messageOf } from '../errors.js';
-import { Budget, BYTES_A_VALUE, decodeChunk, type ColumnChunk } from './parquet-pages.js';
+import { DataError } from '../errors.js';
+import { OpenFile, type Stamp } from './open-file.js';
+import { readFooter } from './parquet-footer.js';
+import { Budget, BYTES_A_VALUE, decodingReason, type ColumnChunk } from './parquet-checks.js';
+import { decodeChunk } from './parquet-pages.js';
 import { columnType, parseType, satisfies, typeText, type ColumnType } from './parquet-schema.js';
-import { skipStruct } from './parquet-thrift.js';
 
 /** The columns to read: their names, or their names with the types that they must have (see `parseType`);
  *  all of the file's when undefined. */
@@ -31,9 +32,6 @@ export interface ColumnData {
 
 /** Bytes of a row group that cannot be decoded. The file is there and the rest of it may be sound. */
 export class RowGroupError extends DataError {}
-
-const MAX_FOOTER_BYTES = 64 * 2 ** 20;
-const MAGIC = 'PAR1';
 
 export class ParquetFile {
   readonly path: string;
@@ -123,150 +121,13 @@ export class ParquetFile {
         {
           where: `${this.path}, row group ${index}, column ${column}`,
           expected: 'pages that can be decoded',
-          received: messageOf(cause),
+          received: decodingReason(cause),
           remedy: 'the file is damaged here: fetch or write it again',
         },
         { cause },
       );
     }
   }
-}
-
-/** What tells that a file is still the one that was opened. */
-interface Stamp {
-  readonly size: number;
-  readonly mtimeMs: number;
-}
-
-class OpenFile implements AsyncDisposable {
-  readonly path: string;
-  readonly stamp: Stamp;
-  readonly #handle: FileHandle;
-
-  private constructor(path: string, handle: FileHandle, stamp: Stamp) {
-    this.path = path;
-    this.#handle = handle;
-    this.stamp = stamp;
-  }
-
-  static async open(path: string): Promise<OpenFile> {
-    let handle: FileHandle | undefined;
-    try {
-      handle = await open(path, 'r');
-      const { size, mtimeMs } = await handle.stat().then((stats) => {
-        if (!stats.isFile()) throw Object.assign(new Error('not a file'), { code: 'EISDIR' });
-        return stats;
-      });
-      return new OpenFile(path, handle, { size, mtimeMs });
-    } catch (cause) {
-      await handle?.close();
-      throw openFault(path, cause);
-    }
-  }
-
-  assertUnchanged({ size, mtimeMs }: Stamp): void {
-    if (size === this.stamp.size && mtimeMs === this.stamp.mtimeMs) return;
-    throw new DataError({
-      where: this.path,
-      expected: `the file that the run began with, of ${size} bytes`,
-      received: `one of ${this.stamp.size} bytes, written since`,
-      remedy: 'leave data files alone while a run reads them, and start it again',
-    });
-  }
-
-  /** Bytes [start, start + length) in a buffer of their own. */
-  async read(start: number, length: number): Promise<Uint8Array> {
-    const bytes = new Uint8Array(length);
-    for (let done = 0; done < length;) {
-      const { bytesRead } = await this.#handle.read(bytes, done, length - done, start + done);
-      if (bytesRead === 0) throw new RangeError(`the file ends at byte ${start + done}`);
-      done += bytesRead;
-    }
-    return bytes;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#handle.close();
-  }
-}
-
-function openFault(path: string, cause: unknown): DataError {
-  const code = (cause as NodeJS.ErrnoException).code ?? '';
-  const [received, remedy] = {
-    ENOENT: ['no such file', 'correct the path'],
-    EACCES: ['permission denied', `make it readable: chmod a+r ${path}`],
-    EPERM: ['permission denied', `make it readable: chmod a+r ${path}`],
-    EISDIR: ['a folder', 'name the files in it'],
-    EMFILE: ['too many open files', 'raise the limit: ulimit -n 4096'],
-  }[code] ?? [messageOf(cause), 'correct the path or the disk'];
-  return new DataError(
-    { where: path, expected: 'a readable Parquet file', received: received!, remedy: remedy! },
-    { cause },
-  );
-}
-
-async function readFooter(file: OpenFile): Promise<FileMetaData> {
-  const { path } = file;
-  const { size } = file.stamp;
-  const head = latin1(await file.read(0, Math.min(size, 4)));
-  const tail = await file.read(Math.max(size - 8, 0), Math.min(size, 8));
-  const magic = latin1(tail.subarray(-4));
-  if (head === 'PARE' || magic === 'PARE') {
-    throw new DataError({
-      where: path,
-      expected: 'a Parquet file in the clear',
-      received: 'an encrypted one',
-      remedy: 'decrypt it first; encrypted Parquet is not supported',
-    });
-  }
-  if (head !== MAGIC) {
-    throw new DataError({
-      where: path,
-      expected: `a Parquet file, which begins with "${MAGIC}"`,
-      received: size === 0 ? 'an empty file' : `${size} bytes that begin with ${JSON.stringify(head)}`,
-      remedy: head.startsWith('vers')
-        ? 'fetch it with git lfs pull'
-        : 'name Parquet files only, or convert this one',
-    });
-  }
-  const footerSize = size < 12 ? Infinity : new DataView(tail.buffer).getUint32(0, true);
-  if (magic !== MAGIC || footerSize > size - 12) {
-    throw new DataError({
-      where: path,
-      expected: `a footer and "${MAGIC}" at its end`,
-      received:
-        magic === MAGIC ? `a footer longer than its ${size} bytes` : `${size} bytes that end otherwise`,
-      remedy: 'it is truncated: fetch or write it again',
-    });
-  }
-  try {
-    if (footerSize > MAX_FOOTER_BYTES) throw new RangeError(`it has ${footerSize} bytes`);
-    const footer = await file.read(size - 8 - footerSize, footerSize + 8);
-    skipStruct(new DataView(footer.buffer, 0, footerSize), 0);
-    const metadata = parquetMetadata(footer.buffer as ArrayBuffer, { geoparquet: false });
-    assertRows(metadata);
-    return metadata;
-  } catch (cause) {
-    throw new DataError(
-      {
-        where: path,
-        expected: 'a footer that can be read',
-        received: messageOf(cause),
-        remedy: 'the file is damaged: fetch or write it again',
-      },
-      { cause },
-    );
-  }
-}
-
-function assertRows({ row_groups, num_rows }: FileMetaData): void {
-  let total = 0;
-  for (const group of row_groups) {
-    const rows = Number(group.num_rows);
-    if (!(Number.isSafeInteger(rows) && rows >= 0)) throw new RangeError(`a row group of ${rows} rows`);
-    total += rows;
-  }
-  if (total !== Number(num_rows)) throw new RangeError(`${num_rows} rows, but ${total} in its row groups`);
 }
 
 function chooseColumns(schema: SchemaTree, choice: ColumnChoice | undefined, path: string): SchemaTree[] {
@@ -361,8 +222,4 @@ function decodedBytes({ columns }: RowGroup, chunks: readonly ColumnChunk[]): nu
       Math.max(0, Number(meta_data.total_uncompressed_size)) + Number(meta_data.num_values) * BYTES_A_VALUE;
   }
   return bytes;
-}
-
-function latin1(bytes: Uint8Array): string {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1');
 }
