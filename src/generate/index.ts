@@ -1,0 +1,2 @@
+export { generate } from './generate.js';
+export type { GenerateOptions } from './options.js';
