@@ -1,0 +1,188 @@
+// The report's HTML: tiles, charts (uPlot, inlined), evaluations by group, answers with their pictures.
+
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import type { AnswersEvent, EvalEvent, SampleAnswer, StepEvent } from '../train/events.js';
+import { CHARTS_SCRIPT } from './charts-script.js';
+import type { ReportData } from './report.js';
+import { STYLE } from './style.js';
+
+/** A chart's data: x and one array a series, as uPlot takes them. */
+interface Chart {
+  readonly title: string;
+  readonly unit: string;
+  readonly log?: boolean;
+  /** Shares, drawn from 0 to 1. */
+  readonly share?: boolean;
+  readonly labels: readonly string[];
+  readonly data: readonly (readonly (number | null)[])[];
+}
+
+/** A whole HTML document that loads nothing from elsewhere. */
+export function renderReport(data: ReportData): string {
+  const { script, style } = uplot();
+  return `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>${escape(data.name)} - Sluice</title>
+<style>${style}${STYLE}</style>
+</head>
+<body>
+<header><h1>${escape(data.name)}</h1><p>${escape(summaryOf(data))}</p></header>
+<section class="tiles">${tiles(data).join('')}</section>
+<section class="charts" id="charts"></section>
+${evaluations(data.evals)}
+${answers(data.answers)}
+${quarantine(data)}
+<details><summary>Configuration</summary><pre>${escape(JSON.stringify(data.config, null, 2))}</pre></details>
+<script type="application/json" id="data">${inlineJson(chartsOf(data))}</script>
+<script>${script}</script>
+<script>${CHARTS_SCRIPT}</script>
+</body>
+</html>
+`;
+}
+
+function uplot(): { script: string; style: string } {
+  const folder = join(dirname(createRequire(import.meta.url).resolve('uplot/package.json')), 'dist');
+  return {
+    script: readFileSync(join(folder, 'uPlot.iife.min.js'), 'utf8'),
+    style: readFileSync(join(folder, 'uPlot.min.css'), 'utf8'),
+  };
+}
+
+function summaryOf({ end, steps }: ReportData): string {
+  if (!end) return `stopped after step ${steps.at(-1)?.step ?? 0}, before its end`;
+  const { issued, trained, dropped, quarantined } = end.ledger;
+  return (
+    `${end.steps} steps in ${end.seconds.toFixed(0)} s; ${issued} samples issued = ${trained} trained + ` +
+    `${dropped} dropped + ${quarantined} quarantined`
+  );
+}
+
+function tiles({ steps, evals, end }: ReportData): string[] {
+  const result: string[] = [];
+  const last = evals.at(-1);
+  for (const [name, value] of Object.entries(last?.scores ?? {})) {
+    if (!name.includes(':')) result.push(tile(value.toFixed(3), `${name}, ${last!.count} held-out samples`));
+  }
+  const step = steps.at(-1);
+  if (step) {
+    const recent = steps.slice(-20);
+    const busy = sum(recent, ({ stepMs, waitMs }) => stepMs + waitMs);
+    result.push(tile(mean(recent, ({ loss }) => loss).toFixed(4), 'loss, mean of the last 20 steps'));
+    result.push(tile(Math.round((sum(recent, ({ tokens }) => tokens) / busy) * 1000).toString(), 'tokens/s'));
+    const wait = sum(steps, ({ waitMs }) => waitMs);
+    const all = sum(steps, ({ stepMs, waitMs }) => stepMs + waitMs);
+    result.push(tile(`${((wait / all) * 100).toFixed(1)}%`, 'of the time the device waited for data'));
+  }
+  if (end && end.peakBytes > 0) {
+    result.push(tile(`${(end.peakBytes / 1e6).toFixed(1)} MB`, 'most sample bytes in flight'));
+  }
+  return result;
+}
+
+function tile(value: string, label: string): string {
+  return `<div class="tile"><b>${escape(value)}</b><span>${escape(label)}</span></div>`;
+}
+
+function chartsOf({ steps, evals }: ReportData): Chart[] {
+  const charts: Chart[] = [];
+  const x = steps.map(({ step }) => step);
+  const series = (
+    title: string,
+    unit: string,
+    value: (step: StepEvent) => number,
+    extra: Partial<Chart> = {},
+  ) => charts.push({ title, unit, labels: [title], data: [x, steps.map(value)], ...extra });
+  if (steps.length > 0) {
+    charts.push({
+      title: 'Loss',
+      unit: 'nats a token',
+      labels: ['each step', 'smoothed'],
+      data: [x, steps.map(({ loss }) => loss), smoothed(steps.map(({ loss }) => loss))],
+    });
+  }
+  if (evals.length > 0) {
+    const names = [...new Set(evals.flatMap(({ scores }) => Object.keys(scores)))];
+    charts.push({
+      title: 'Evaluation',
+      unit: 'share of held-out samples',
+      share: true,
+      labels: names,
+      data: [
+        evals.map(({ step }) => step),
+        ...names.map((name) => evals.map(({ scores }) => scores[name] ?? null)),
+      ],
+    });
+  }
+  if (steps.length > 0) {
+    series('Gradient norm', 'before clipping', ({ gradNorm }) => gradNorm, { log: true });
+    series('Learning rate', '', ({ lr }) => lr);
+    series('Wait share', 'of each step', ({ waitMs, stepMs }) => waitMs / Math.max(1e-3, waitMs + stepMs), {
+      share: true,
+    });
+    series('Step time', 'ms', ({ stepMs }) => stepMs);
+  }
+  return charts;
+}
+
+function smoothed(values: readonly number[]): number[] {
+  let state = values[0] ?? 0;
+  return values.map((value) => (state += 0.08 * (value - state)));
+}
+
+function evaluations(evals: readonly EvalEvent[]): string {
+  if (evals.length === 0) return '';
+  const names = [...new Set(evals.flatMap(({ scores }) => Object.keys(scores)))];
+  const rows = evals.map(
+    ({ step, name, count, scores }) =>
+      `<tr><td>${step}</td><td>${escape(name)}</td><td>${count}</td>${names
+        .map((score) => `<td>${scores[score]?.toFixed(3) ?? ''}</td>`)
+        .join('')}</tr>`,
+  );
+  const head = ['step', 'evaluation', 'samples', ...names].map((name) => `<th>${escape(name)}</th>`).join('');
+  return `<section><h2>Evaluations</h2><div class="wide"><table><thead><tr>${head}</tr></thead><tbody>${rows.join('')}</tbody></table></div></section>`;
+}
+
+function answers(event: AnswersEvent | undefined): string {
+  if (!event || event.answers.length === 0) return '';
+  return `<section><h2>Answers at step ${event.step}</h2><div class="answers">${event.answers.map(card).join('')}</div></section>`;
+}
+
+function card({ prompt, reference, answer, picture }: SampleAnswer): string {
+  const right = answer.trim() === reference.trim();
+  const image = picture ? `<img src="${escape(picture)}" alt="">` : '';
+  const expected = right ? '' : `<span class="expected">expected ${escape(reference)}</span>`;
+  return `<figure class="${right ? 'right' : 'wrong'}">${image}<figcaption>${escape(prompt)}<b>${escape(answer) || '(nothing)'}</b>${expected}</figcaption></figure>`;
+}
+
+function quarantine({ quarantined, numQuarantined }: ReportData): string {
+  if (numQuarantined === 0) return '';
+  const rows = quarantined.map(
+    ({ row, stage, error }) =>
+      `<tr><td>${escape(row)}</td><td>${escape(stage)}</td><td>${escape(error)}</td></tr>`,
+  );
+  return `<section><h2>${numQuarantined} quarantined rows</h2><table><thead><tr><th>row</th><th>stage</th><th>reason</th></tr></thead><tbody>${rows.join('')}</tbody></table></section>`;
+}
+
+function sum<T>(items: readonly T[], value: (item: T) => number): number {
+  return items.reduce((total, item) => total + value(item), 0);
+}
+
+function mean<T>(items: readonly T[], value: (item: T) => number): number {
+  return sum(items, value) / Math.max(1, items.length);
+}
+
+/** Text from data must not become markup. */
+function escape(text: string): string {
+  return text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
+}
+
+/** JSON inside a script element: no `</script>` or comment can end it. */
+function inlineJson(value: unknown): string {
+  return JSON.stringify(value).replace(/</g, '\\u003c');
+}
