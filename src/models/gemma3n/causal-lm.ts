@@ -6,6 +6,7 @@ import { type Linear, type LossSum, Module, crossEntropyMean, lossSum, softcap }
 import { type Tensor, linear, scope } from '../../tensor/index.js';
 import type { Gemma3nConfig } from './config.js';
 import type { KvCache } from './kv-cache.js';
+import { checkpointName } from './names.js';
 import type { TextModel } from './text-model.js';
 
 /** What a model computes on. Integer tensors are int64. */
@@ -53,6 +54,23 @@ export abstract class CausalLm extends Module {
   }
 
   abstract get languageModel(): TextModel;
+
+  /** Parameters by Hugging Face's names, each tensor once. */
+  override *namedParameters(): Iterable<[string, Tensor]> {
+    for (const [path, tensor] of super.namedParameters()) yield [checkpointName(path), tensor];
+  }
+
+  /** Images as the text tower takes them. @param pixelValues [images, 3, height, width]
+   *  @returns [images, softTokens, hidden]
+   *  @throws {ModelError} when this model has no image tower */
+  imageFeatures(pixelValues: Tensor): Tensor {
+    throw noTower('pixelValues', 'images', pixelValues);
+  }
+
+  /** Sound as the text tower takes it. @throws {ModelError} when this model has no audio tower */
+  audioFeatures(inputFeatures: Tensor, _inputFeaturesMask?: Tensor): { features: Tensor; mask: Tensor } {
+    throw noTower('inputFeatures', 'audio', inputFeatures);
+  }
 
   /** Embeddings of ids, with other towers' features in their places. */
   protected abstract embed(inputs: ModelInputs): Embedded;
@@ -116,6 +134,15 @@ export abstract class CausalLm extends Module {
     if (inputIds) checkIds(inputIds, this.config.text.vocabSize);
     return this.embed(inputs);
   }
+}
+
+function noTower(where: string, media: string, received: Tensor): ModelError {
+  return new ModelError({
+    where,
+    expected: `no ${media}: this model has no tower for them`,
+    received: `[${received.shape.join(', ')}]`,
+    remedy: 'load a checkpoint that has one, or leave them out',
+  });
 }
 
 /** On a CPU only: elsewhere looking at the ids would wait for the device. */

@@ -1,0 +1,190 @@
+// The small layers of MobileNet-V5, named as timm names them. Tensors are [images, channels, height, width] in
+// channels-last memory: depthwise convolutions run 2-3 times faster so on a CPU, and the norm over channels reads
+// neighbours. Weights start uninitialised: a checkpoint or `initialiseVision` fills them.
+
+import { Module, parameter } from '../../nn/module.js';
+import { type Tensor, conv2d, empty, gelu, op, padConstant, rmsNorm } from '../../tensor/index.js';
+
+const EPS = 1e-6;
+
+/** timm's names. 'gelu' is exact, 'gelu_tanh' the tower's default. */
+export const ACTIVATIONS = [
+  'gelu_tanh',
+  'gelu',
+  'relu',
+  'relu6',
+  'silu',
+  'swish',
+  'hard_swish',
+  'mish',
+  'sigmoid',
+  'tanh',
+  'identity',
+] as const;
+export type ActivationName = (typeof ACTIVATIONS)[number];
+export type Activation = (x: Tensor) => Tensor;
+
+const relu6 = op('aten::relu6');
+const silu = op('aten::silu');
+const hardSwish = op('aten::hardswish');
+const mish = op('aten::mish');
+
+export const activations: Readonly<Record<ActivationName, Activation>> = {
+  gelu_tanh: (x) => gelu(x, 'tanh'),
+  gelu: (x) => gelu(x),
+  relu: (x) => x.relu(),
+  relu6: (x) => relu6(x),
+  silu: (x) => silu(x),
+  swish: (x) => silu(x),
+  hard_swish: (x) => hardSwish(x),
+  mish: (x) => mish(x),
+  sigmoid: (x) => x.sigmoid(),
+  tanh: (x) => x.tanh(),
+  identity: (x) => x,
+};
+
+/** 'same': as TensorFlow pads, the odd pixel at the right and bottom; '': half of kernel and stride on every side;
+ *  'valid': none. */
+export type PadType = 'same' | 'valid' | '';
+
+export interface Conv2dOptions {
+  readonly stride?: number;
+  readonly dilation?: number;
+  readonly groups?: number;
+  readonly bias?: boolean;
+  readonly padType?: PadType;
+}
+
+/** Convolution with square kernels. */
+export class Conv2d extends Module {
+  /** [out, in / groups, kernel, kernel] */
+  weight: Tensor;
+  /** [out] */
+  bias: Tensor | undefined;
+  private readonly options: { stride: number; dilation: number; groups: number; padding: number };
+  private readonly padsUnevenly: boolean;
+
+  constructor(inChs: number, outChs: number, kernelSize: number, options: Conv2dOptions = {}) {
+    super();
+    const { stride = 1, dilation = 1, groups = 1, bias = false, padType = '' } = options;
+    const reach = dilation * (kernelSize - 1);
+    this.padsUnevenly = padType === 'same' && !(stride === 1 && reach % 2 === 0);
+    const padding = this.padsUnevenly || padType === 'valid' ? 0 : (stride - 1 + reach) >> 1;
+    this.options = { stride, dilation, groups, padding };
+    this.weight = parameter(empty([outChs, inChs / groups, kernelSize, kernelSize]));
+    this.bias = bias ? parameter(empty([outChs])) : undefined;
+  }
+
+  forward(x: Tensor): Tensor {
+    if (!this.padsUnevenly) return conv2d(x, this.weight, this.bias, this.options);
+    const { stride, dilation } = this.options;
+    const window = ((this.weight.shape[3] ?? 1) - 1) * dilation + 1;
+    const padded = padSame(x, [window, window], [stride, stride]);
+    return conv2d(padded, this.weight, this.bias, this.options);
+  }
+}
+
+/** Pads with zeros so that a window at every stride begins inside the image and ends inside the padding.
+ *  Each pair is [height, width]. */
+export function padSame(
+  x: Tensor,
+  window: readonly [number, number],
+  stride: readonly [number, number],
+): Tensor {
+  const needed = (size: number, window: number, stride: number): number =>
+    Math.max((Math.ceil(size / stride) - 1) * stride + window - size, 0);
+  const [, , height = 0, width = 0] = x.shape;
+  const down = needed(height, window[0], stride[0]);
+  const right = needed(width, window[1], stride[1]);
+  if (down === 0 && right === 0) return x;
+  return padConstant(x, [right >> 1, right - (right >> 1), down >> 1, down - (down >> 1)]);
+}
+
+/** x / sqrt(mean(x^2) + 1e-6) * weight over channels, in float32 inside. */
+export class RmsNorm2d extends Module {
+  /** [channels] */
+  weight: Tensor;
+
+  constructor(channels: number) {
+    super();
+    this.weight = parameter(empty([channels]));
+  }
+
+  forward(x: Tensor): Tensor {
+    return rmsNorm(x.permute([0, 2, 3, 1]), this.weight, EPS).permute([0, 3, 1, 2]);
+  }
+}
+
+/** RmsNorm2d, then the activation. */
+export class RmsNormAct2d extends RmsNorm2d {
+  constructor(
+    channels: number,
+    private readonly act: Activation = activations.identity,
+  ) {
+    super(channels);
+  }
+
+  override forward(x: Tensor): Tensor {
+    return this.act(super.forward(x));
+  }
+}
+
+/** Convolution, norm, activation. */
+export class ConvNormAct extends Module {
+  readonly conv: Conv2d;
+  readonly bn: RmsNormAct2d;
+
+  constructor(
+    inChs: number,
+    outChs: number,
+    kernelSize: number,
+    options: Conv2dOptions & { readonly act?: Activation },
+  ) {
+    super();
+    this.conv = new Conv2d(inChs, outChs, kernelSize, options);
+    this.bn = new RmsNormAct2d(outChs, options.act);
+  }
+
+  forward(x: Tensor): Tensor {
+    return this.bn.forward(this.conv.forward(x));
+  }
+}
+
+/** x * gamma, a factor a channel. */
+export class LayerScale2d extends Module {
+  /** [channels] */
+  gamma: Tensor;
+
+  constructor(
+    channels: number,
+    readonly initialValue: number,
+  ) {
+    super();
+    this.gamma = parameter(empty([channels]));
+  }
+
+  forward(x: Tensor): Tensor {
+    return x.mul(this.gamma.view([-1, 1, 1]));
+  }
+}
+
+/** Channels gated by what the whole image holds of them. */
+export class SqueezeExcite extends Module {
+  readonly convReduce: Conv2d;
+  readonly convExpand: Conv2d;
+
+  constructor(
+    channels: number,
+    reduced: number,
+    private readonly act: Activation,
+  ) {
+    super();
+    this.convReduce = new Conv2d(channels, reduced, 1, { bias: true });
+    this.convExpand = new Conv2d(reduced, channels, 1, { bias: true });
+  }
+
+  forward(x: Tensor): Tensor {
+    const squeezed = this.act(this.convReduce.forward(x.mean([2, 3], true)));
+    return x.mul(this.convExpand.forward(squeezed).sigmoid());
+  }
+}
