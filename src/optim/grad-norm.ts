@@ -1,0 +1,68 @@
+// The global norm of gradients, and clipping by it.
+
+import { ConfigError } from '../errors.js';
+import { noGrad, op, scope, type Tensor } from '../tensor/index.js';
+
+const foreachNorm = op<Tensor[]>('aten::_foreach_norm.Scalar');
+const foreachMul_ = op('aten::_foreach_mul_.Scalar');
+const stack = op('aten::stack');
+const vectorNorm = op('aten::linalg_vector_norm');
+
+/** sqrt(sum of squares) over all elements, summed in float32 or wider; 0 for no tensors, not finite when one is not. */
+export function gradNorm(gradients: readonly Tensor[]): number {
+  if (gradients.length === 0) return 0;
+  return scope(() =>
+    noGrad(() => {
+      const norms = [
+        ...groupBy(gradients, (gradient) => `${gradient.device} ${gradient.dtype}`).values(),
+      ].flatMap((group) => foreachNorm(group, 2, group[0]!.dtype === 'float64' ? 'float64' : 'float32'));
+      const home = norms[0]!.device;
+      const together = norms.map((norm) => (norm.device === home ? norm : norm.to(home)).to('float64'));
+      return vectorNorm(stack(together), 2).item();
+    }),
+  );
+}
+
+/** Scales the gradients of `tensors` down so that their global norm is at most `max`, as torch.nn.utils.clip_grad_norm_
+ *  does. Tensors without a gradient take no part.
+ *  @param max above 0; Infinity only measures
+ *  @returns the norm before clipping; when it is not finite the gradients are left as they are, and the caller stops
+ *  @throws {ConfigError} when max is not above 0 */
+export function clipGradNorm(tensors: Iterable<Tensor>, max: number): number {
+  if (!(max > 0)) {
+    throw new ConfigError({
+      where: 'clipGradNorm',
+      expected: 'a largest norm above 0',
+      received: String(max),
+      remedy: 'give Infinity to measure without clipping',
+    });
+  }
+  return scope(() => {
+    const gradients = Array.from(tensors, (tensor) => tensor.grad).filter((gradient) => gradient !== null);
+    const norm = gradNorm(gradients);
+    const factor = max / (norm + 1e-6);
+    if (Number.isFinite(norm) && factor < 1) {
+      noGrad(() => {
+        for (const group of groupBy(
+          gradients,
+          (gradient) => `${gradient.device} ${gradient.dtype}`,
+        ).values()) {
+          foreachMul_(group, factor);
+        }
+      });
+    }
+    return norm;
+  });
+}
+
+/** Elements by key, in order of first appearance. */
+export function groupBy<T>(elements: Iterable<T>, keyOf: (element: T) => string): Map<string, T[]> {
+  const groups = new Map<string, T[]>();
+  for (const element of elements) {
+    const key = keyOf(element);
+    const group = groups.get(key);
+    if (group) group.push(element);
+    else groups.set(key, [element]);
+  }
+  return groups;
+}
