@@ -242,6 +242,10 @@ export class Tensor {
   toTypedArray(): AnyTypedArray {
     return engine().toArray(this.live());
   }
+  /** A row-major copy of the elements' own bytes on the host, whatever the dtype. */
+  toBytes(): Uint8Array {
+    return engine().toBytes(this.live());
+  }
   /** The single element's value. */
   item(): number {
     return attempt('item', [this], () => engine().item(this.live()));

@@ -1,0 +1,123 @@
+// A run's checkpoints: folders `checkpoint-STEP`, each one atomic set of files. The weights lie in the folder itself as
+// Hugging Face lays them out, so that it loads like any model; beside them optimizer.safetensors and state.json.
+
+import * as fs from 'node:fs';
+import { join } from 'node:path';
+import { decode, z } from '../schema.js';
+import { removeFolder, replaceFolder, withFile } from './atomic.js';
+import { checkpointFault, readFault } from './faults.js';
+import { SafetensorsFile } from './safetensors.js';
+import { indexFile, isWeightFile, readIndex, singleFile } from './shards.js';
+import { writeJson, writeSafetensors, type NamedTensor } from './writer.js';
+
+export const optimizerFile = 'optimizer.safetensors';
+export const stateFile = 'state.json';
+
+const stateSchema = z.looseObject({
+  version: z.literal(1),
+  step: z.int().min(0),
+  rng: z.record(z.string(), z.string()),
+  position: z.json(),
+  ledger: z.json(),
+});
+
+/** What a run needs, beside weights and optimizer, to go on where it stood. */
+export interface TrainingState {
+  /** Updates made. */
+  readonly step: number;
+  /** States of random generators by name, in base64. */
+  readonly rng: Readonly<Record<string, string>>;
+  /** Where the stream of samples stands: JSON that its source understands. */
+  readonly position: z.core.util.JSONType;
+  /** Samples issued, trained, dropped, quarantined so far: JSON. */
+  readonly ledger: z.core.util.JSONType;
+}
+
+export interface Checkpoint {
+  readonly step: number;
+  readonly folder: string;
+}
+
+export interface CheckpointParts {
+  readonly state: TrainingState;
+  /** Writes the weights, and whatever the model needs to be loaded, into the folder that it is given. */
+  readonly writeWeights: (folder: string) => Promise<void>;
+  readonly optimizer: Iterable<NamedTensor>;
+}
+
+/** Writes `checkpoint-STEP` into the run's folder, whole or not at all, then removes the oldest beyond `keep`.
+ *  Model and optimizer must not change until it is done.
+ *  @param keep how many checkpoints stay, this one included; all when left out
+ *  @throws {CheckpointError} when the disk is full or the folder cannot be written; earlier checkpoints are untouched */
+export async function saveCheckpoint(
+  runFolder: string,
+  { state, writeWeights, optimizer }: CheckpointParts,
+  { keep = Infinity }: { keep?: number } = {},
+): Promise<Checkpoint> {
+  if (!(keep >= 1)) {
+    throw checkpointFault(runFolder, undefined, {
+      expected: 'keep of 1 or more checkpoints',
+      received: String(keep),
+      remedy: 'leave it out to keep all',
+    });
+  }
+  const folder = join(runFolder, `checkpoint-${state.step}`);
+  await replaceFolder(
+    folder,
+    async (beside) => {
+      await writeWeights(beside);
+      await writeSafetensors(join(beside, optimizerFile), optimizer);
+      await withFile(join(beside, stateFile), (handle) => writeJson(handle, { version: 1, ...state }));
+    },
+    { isStale: isWeightFile, last: stateFile },
+  );
+  const others = listCheckpoints(runFolder).filter(({ step }) => step !== state.step);
+  for (const { folder } of others.slice(0, Math.max(0, others.length + 1 - keep))) await removeFolder(folder);
+  return { step: state.step, folder };
+}
+
+/** The complete checkpoints of a run, oldest first. Folders that lack a file, as a removal or a copy that was cut off
+ *  leaves them, are not listed. */
+export function listCheckpoints(runFolder: string): Checkpoint[] {
+  const names = fs.existsSync(runFolder) ? fs.readdirSync(runFolder) : [];
+  return names
+    .flatMap((name) => {
+      const step = /^checkpoint-(\d+)$/.exec(name)?.[1];
+      return step === undefined ? [] : [{ step: Number(step), folder: join(runFolder, name) }];
+    })
+    .filter(({ folder }) => isComplete(folder))
+    .sort((a, b) => a.step - b.step);
+}
+
+/** The newest complete checkpoint, or undefined when there is none. */
+export function latestCheckpoint(runFolder: string): Checkpoint | undefined {
+  return listCheckpoints(runFolder).at(-1);
+}
+
+/** Reads a checkpoint's state and opens its optimizer's tensors; the caller closes them.
+ *  @throws {CheckpointError | ConfigError} when a file is missing or malformed */
+export function loadCheckpoint(folder: string): { state: TrainingState; optimizer: SafetensorsFile } {
+  const path = join(folder, stateFile);
+  let json: unknown;
+  try {
+    json = JSON.parse(fs.readFileSync(path, 'utf8'));
+  } catch (cause) {
+    throw readFault(path, "a checkpoint's state", cause);
+  }
+  const { step, rng, position, ledger } = decode(stateSchema, json, path);
+  return {
+    state: { step, rng, position, ledger },
+    optimizer: new SafetensorsFile(join(folder, optimizerFile)),
+  };
+}
+
+function isComplete(folder: string): boolean {
+  const has = (name: string): boolean => fs.existsSync(join(folder, name));
+  if (!has(stateFile) || !has(optimizerFile)) return false;
+  if (has(singleFile)) return true;
+  try {
+    return has(indexFile) && [...new Set(readIndex(join(folder, indexFile)).values())].every(has);
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,144 @@
+// Tensors to safetensors files: planned from shapes alone, then streamed a few megabytes at a time, so that saving needs
+// next to no memory of its own. The same tensors in the same order give the same bytes.
+
+import * as fs from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { noGrad, scope, type Tensor } from '../tensor/index.js';
+import { replaceFile, withFile, writeAll } from './atomic.js';
+import { checkpointFault, writeFault } from './faults.js';
+import { elementBytes, encodeHeader, storedDType, type StoredDType } from './header.js';
+import { numBytesOf } from './safetensors.js';
+import { indexFile, shardFile, singleFile } from './shards.js';
+
+export type NamedTensor = readonly [name: string, tensor: Tensor];
+
+/** A tensor in line to be written. */
+interface Planned {
+  readonly name: string;
+  readonly tensor: Tensor;
+  readonly dtype: StoredDType;
+  readonly shape: readonly number[];
+  readonly numBytes: number;
+}
+
+/** Says, as other tools do, that the tensors lie as PyTorch lays them. */
+const metadata = { format: 'pt' };
+const chunkBytes = 32 * 2 ** 20;
+/** Shards of at most 5 GB, unless told otherwise. */
+export const defaultShardBytes = 5e9;
+
+/** Writes one file, whole or not at all. Tensors must not change until it is done.
+ *  @throws {CheckpointError} when the disk is full or the place cannot be written */
+export async function writeSafetensors(path: string, tensors: Iterable<NamedTensor>): Promise<void> {
+  const planned = plan(tensors);
+  await refuseFullDisk(path, planned);
+  await replaceFile(path, (handle) => stream(handle, planned));
+}
+
+/** Writes model.safetensors, or shards of at most `maxShardBytes` of tensors and their index, into a folder that is
+ *  being filled (see `replaceFolder`). Tensors are put into shards in the order given; one that is larger than a shard
+ *  has one for itself.
+ *  @throws {CheckpointError} when the disk is full or the place cannot be written */
+export async function writeShards(
+  folder: string,
+  tensors: Iterable<NamedTensor>,
+  { maxShardBytes = defaultShardBytes }: { maxShardBytes?: number } = {},
+): Promise<void> {
+  if (!(maxShardBytes >= 1)) {
+    throw checkpointFault(folder, undefined, {
+      expected: 'maxShardBytes of 1 or more',
+      received: String(maxShardBytes),
+      remedy: `leave it out for ${defaultShardBytes}`,
+    });
+  }
+  const planned = plan(tensors);
+  await refuseFullDisk(join(folder, singleFile), planned);
+  const shards = divide(planned, maxShardBytes);
+  try {
+    if (shards.length === 1) {
+      await withFile(join(folder, singleFile), (handle) => stream(handle, shards[0]!));
+      return;
+    }
+    const fileOf = new Map<string, string>();
+    for (const [number, shard] of shards.entries()) {
+      const file = shardFile(number + 1, shards.length);
+      await withFile(join(folder, file), (handle) => stream(handle, shard));
+      for (const { name } of shard) fileOf.set(name, file);
+    }
+    const index = {
+      metadata: {
+        total_parameters: planned.reduce((sum, { tensor }) => sum + tensor.numel, 0),
+        total_size: totalBytes(planned),
+      },
+      weight_map: Object.fromEntries([...fileOf].sort(([a], [b]) => (a < b ? -1 : 1))),
+    };
+    await withFile(join(folder, indexFile), (handle) => writeJson(handle, index));
+  } catch (error) {
+    throw writeFault(folder, error);
+  }
+}
+
+/** Writes JSON as Hugging Face does: two spaces, a newline at the end. */
+export async function writeJson(handle: fs.FileHandle, value: unknown): Promise<void> {
+  await writeAll(handle, new TextEncoder().encode(`${JSON.stringify(value, undefined, 2)}\n`));
+}
+
+function plan(tensors: Iterable<NamedTensor>): Planned[] {
+  return Array.from(tensors, ([name, tensor]) => {
+    const dtype = storedDType(tensor.dtype);
+    const { shape } = tensor;
+    return { name, tensor, dtype, shape, numBytes: numBytesOf({ dtype, shape }) };
+  });
+}
+
+function divide(planned: readonly Planned[], maxShardBytes: number): Planned[][] {
+  const shards: Planned[][] = [[]];
+  let bytes = 0;
+  for (const one of planned) {
+    if (bytes > 0 && bytes + one.numBytes > maxShardBytes) {
+      shards.push([]);
+      bytes = 0;
+    }
+    shards.at(-1)!.push(one);
+    bytes += one.numBytes;
+  }
+  return shards;
+}
+
+/** Writes header and data. Wide elements come first, so that each tensor is aligned to its elements. */
+async function stream(handle: fs.FileHandle, planned: readonly Planned[]): Promise<void> {
+  const ordered = [...planned].sort(
+    (a, b) => elementBytes(b.dtype) - elementBytes(a.dtype) || (a.name < b.name ? -1 : 1),
+  );
+  await writeAll(handle, encodeHeader(ordered, metadata));
+  for (const { tensor, dtype } of ordered) {
+    // a view of it, unless its elements do not lie in order
+    using flat = scope(() => noGrad(() => tensor.detach().flatten()));
+    const step = chunkBytes / elementBytes(dtype);
+    for (let start = 0; start < flat.numel; start += step) {
+      const count = Math.min(step, flat.numel - start);
+      await writeAll(
+        handle,
+        scope(() => flat.narrow(0, start, count).toBytes()),
+      );
+    }
+  }
+}
+
+function totalBytes(planned: readonly Planned[]): number {
+  return planned.reduce((sum, { numBytes }) => sum + numBytes, 0);
+}
+
+/** Says so before hours of writing, where the disk tells how much is free. */
+async function refuseFullDisk(path: string, planned: readonly Planned[]): Promise<void> {
+  const { bavail, bsize } = await fs.statfs(dirname(path)).catch((error: unknown) => {
+    throw writeFault(path, error);
+  });
+  const needed = totalBytes(planned);
+  if (bavail * bsize >= needed) return;
+  throw checkpointFault(path, undefined, {
+    expected: `${needed} free bytes to write the checkpoint`,
+    received: `${bavail * bsize} on that disk`,
+    remedy: 'free space on that disk or choose another folder; earlier checkpoints are untouched',
+  });
+}
