@@ -1,0 +1,91 @@
+// The chat template of a model folder: jinja that writes a conversation as the model was trained to read it. It comes with
+// the checkpoint, so it is foreign code: it gets plain values only, and its output is bounded.
+
+import { Template } from '@huggingface/jinja';
+import { messageOf, TextError } from '../errors.js';
+
+/** One turn as templates see it. */
+export interface TemplateMessage {
+  readonly role: string;
+  readonly content: string | readonly { readonly type: string; readonly text?: string }[];
+}
+
+export interface RenderOptions {
+  /** Opens the assistant's turn at the end. */
+  readonly addGenerationPrompt?: boolean;
+  /** What templates find by name: bos_token and the like. */
+  readonly variables?: Readonly<Record<string, string>>;
+}
+
+/** Characters that a template may write beside sixteen times its input. */
+const slack = 1 << 20;
+
+export class ChatTemplate {
+  readonly #template: Template;
+
+  /** @throws {TextError} when the template does not parse */
+  constructor(
+    readonly source: string,
+    readonly where = 'chat template',
+  ) {
+    try {
+      this.#template = new Template(source);
+    } catch (cause) {
+      throw new TextError(
+        {
+          where,
+          expected: 'a jinja template',
+          received: messageOf(cause),
+          remedy: "take chat_template.jinja from the model's folder",
+        },
+        { cause },
+      );
+    }
+  }
+
+  /** Writes a conversation.
+   *  @throws {TextError} with the template's own words when it refuses the conversation (roles out of turn), when it fails,
+   *    and when it writes out of all proportion */
+  render(
+    messages: readonly TemplateMessage[],
+    { addGenerationPrompt = false, variables }: RenderOptions = {},
+  ): string {
+    if (messages.length === 0) {
+      throw new TextError({
+        where: this.where,
+        expected: 'at least one message',
+        received: 'none',
+        remedy: 'drop empty conversations',
+      });
+    }
+    let text: string;
+    try {
+      text = this.#template.render({ ...variables, messages, add_generation_prompt: addGenerationPrompt });
+    } catch (cause) {
+      throw new TextError(
+        {
+          where: this.where,
+          expected: 'a conversation that the template takes',
+          received: `roles ${messages.map(({ role }) => role).join(', ')}: ${messageOf(cause)}`,
+          remedy: 'order the turns as the model expects them',
+        },
+        { cause },
+      );
+    }
+    const limit = slack + 16 * sizeOf(messages);
+    if (text.length <= limit) return text;
+    throw new TextError({
+      where: this.where,
+      expected: `at most ${limit} characters for this conversation`,
+      received: String(text.length),
+      remedy: "take chat_template.jinja from the model's folder",
+    });
+  }
+}
+
+function sizeOf(messages: readonly TemplateMessage[]): number {
+  return messages.reduce((sum, { role, content }) => {
+    const parts = typeof content === 'string' ? [{ text: content }] : content;
+    return sum + role.length + parts.reduce((size, part) => size + 64 + (part.text?.length ?? 0), 0);
+  }, 0);
+}
