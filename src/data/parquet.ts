@@ -102,9 +102,10 @@ const OPTIONS = z
       )
       .optional(),
   })
-  .refine(({ shardIndex, numShards }) => shardIndex < numShards, {
-    path: ['shardIndex'],
-    error: 'expected less than numShards',
+  .superRefine(({ shardIndex, numShards }, context) => {
+    if (shardIndex < numShards) return;
+    const message = `expected less than numShards, ${numShards}`;
+    context.addIssue({ code: 'custom', path: ['shardIndex'], message, input: shardIndex });
   });
 
 const definition = definePart({

@@ -3,6 +3,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { parquetWriteFile } from 'hyparquet-writer';
 import { onTestFinished } from 'vitest';
 import type { Source, SourceFault, SourceItem } from '../../src/flow/types.js';
 
@@ -54,4 +55,26 @@ export async function messageFrom(promise: Promise<unknown>): Promise<string> {
     () => 'no error',
     (error: unknown) => (error instanceof Error ? `${error.name}: ${error.message}` : String(error)),
   );
+}
+
+/** Writes rows { id: 0.., blob } as Parquet, `rowGroupSize` rows a group; ids begin at `first`. */
+export function writeRows(
+  file: string,
+  options: { numRows: number; rowGroupSize: number; first?: number; blobBytes?: number },
+): void {
+  const { numRows, rowGroupSize, first = 0, blobBytes = 4 } = options;
+  const ids = Array.from({ length: numRows }, (_, i) => first + i);
+  parquetWriteFile({
+    filename: file,
+    rowGroupSize,
+    columnData: [
+      { name: 'id', data: ids, type: 'INT32' },
+      { name: 'blob', data: ids.map((id) => new Uint8Array(blobBytes).fill(id)), type: 'BYTE_ARRAY' },
+    ],
+  });
+}
+
+export interface IdRow {
+  readonly id: number;
+  readonly blob: Uint8Array;
 }
