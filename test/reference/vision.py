@@ -6,11 +6,13 @@ Writes fixtures/reference/vision-NAME/ for each configuration below:
   values.safetensors per image size: pixels, features, and for sum(features * cotangent) the gradient of the pixels; for
                      the first size also every parameter's ("grad.NAME"; of a large one "sketch.NAME": its product,
                      flattened to [out, rest], with "signs.REST")
+and fixtures/reference/vision-shapes.json: for the 300M tower and variants of it, a digest of every parameter's shape.
 
     python test/reference/vision.py          # timm 1.0.31, torch 2.15, CPU, float32, one thread
 """
 
 import copy
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -161,7 +163,21 @@ def record(name, seed):
           f"features {tuple(values['0.features'].shape)} std {values['0.features'].std():.3f}")
 
 
+def record_shapes():
+    """Of towers too large to record values of."""
+    recorded = []
+    for args in ({}, {"channel_multiplier": 0.3}, {"channel_multiplier": 1.5}, {"group_size": 8, "stem_size": 32}):
+        with torch.device("meta"):
+            model = timm.create_model("mobilenetv5_300m_enc", num_classes=0, **args)
+        lines = sorted(f"{name} {list(p.shape)}" for name, p in model.named_parameters())
+        digest = hashlib.sha256("\n".join(lines).replace(", ", ",").encode()).hexdigest()
+        recorded.append({"model_args": args, "parameters": sum(p.numel() for p in model.parameters()),
+                         "tensors": len(lines), "sha256": digest})
+    (OUT / "vision-shapes.json").write_text(json.dumps(recorded, indent=1) + "\n")
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    record_shapes()
     for index, name in enumerate(CONFIGS):
         record(name, seed=1000 * (index + 1))
