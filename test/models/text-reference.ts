@@ -64,11 +64,10 @@ export const snakeCase = (path: string): string =>
 export function loadInto(model: Module, path: string): void {
   const stored = readSafetensors(path);
   for (const [name, parameter] of model.namedParameters()) {
-    const key = snakeCase(name);
-    const value = stored.get(key);
-    if (!value) throw new Error(`${path} lacks ${key}`);
+    const value = stored.get(name);
+    if (!value) throw new Error(`${path} lacks ${name}`);
     noGrad(() => parameter.copy_(toTensor(value)));
-    stored.delete(key);
+    stored.delete(name);
   }
   if (stored.size > 0) throw new Error(`${path} also holds ${[...stored.keys()].join(', ')}`);
 }

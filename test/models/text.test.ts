@@ -1,7 +1,7 @@
 // Parity of the text tower with transformers: test/reference/text.py made the values.
 
 import { describe, expect, it } from 'vitest';
-import { relativeMax, relativeNorm, snakeCase, textReference } from './text-reference.js';
+import { relativeMax, relativeNorm, textReference } from './text-reference.js';
 
 describe.each(['sharing', 'plain', 'clipped'])('the text tower (%s)', (name) => {
   it.each(['none', 'left', 'right'])('gives the logits and loss of the reference, padding: %s', (padding) => {
@@ -32,13 +32,13 @@ describe.each(['sharing', 'plain', 'clipped'])('the text tower (%s)', (name) => 
       mean.backward();
     }
     const faults: string[] = [];
-    for (const [field, parameter] of model.namedParameters()) {
-      const key = `grad.${snakeCase(field)}`;
+    for (const [name, parameter] of model.namedParameters()) {
+      const key = `grad.${name}`;
       const gradient = parameter.grad;
-      if (values.has(key) !== (gradient !== null)) faults.push(`${field}: ${gradient ? 'a' : 'no'} gradient`);
+      if (values.has(key) !== (gradient !== null)) faults.push(`${name}: ${gradient ? 'a' : 'no'} gradient`);
       else if (gradient) {
         const error = relativeNorm(gradient, value(key));
-        if (!(error < 1e-4)) faults.push(`${field}: relative error ${error}`);
+        if (!(error < 1e-4)) faults.push(`${name}: relative error ${error}`);
       }
     }
     expect(faults).toEqual([]);
