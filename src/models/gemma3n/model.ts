@@ -11,6 +11,8 @@ import { CausalLm, type Embedded, type ModelInputs } from './causal-lm.js';
 import type { Gemma3nConfig } from './config.js';
 import { MultimodalEmbedder } from './embedder.js';
 import { Gemma3nText } from './gemma3n-text.js';
+import { initialise } from './initialise.js';
+import { initialiseVision } from './initialise-vision.js';
 import { type HardRange, type HostIds, anyInRange, hostIds, imagePositions } from './placeholders.js';
 import { TextModel } from './text-model.js';
 import { decodeVisionConfig } from './vision-config.js';
@@ -24,6 +26,12 @@ export type Gemma3n = CausalLm;
  *  @throws {ConfigError} when the image tower cannot be built, or does not fit the rest */
 export function createGemma3n(config: Gemma3nConfig): Gemma3n {
   return config.kind === 'text' ? new Gemma3nText(config) : new Gemma3nMultimodal(config);
+}
+
+/** Fills a new model with random weights from the engine's generator: seed it before. */
+export function initialiseGemma3n(model: Gemma3n): void {
+  initialise(model, model.config.text.initializerRange);
+  initialiseVision(model);
 }
 
 /** The towers, under the names of the checkpoint: `model.language_model`, `model.vision_tower`, ... */

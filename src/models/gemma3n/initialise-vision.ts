@@ -1,0 +1,71 @@
+// Random weights for the image tower, so that it learns from scratch. Unlike the reference's (normal, 0.02 everywhere),
+// they keep an image's signal alive through the depthwise convolutions, and black pixels away from zero.
+
+import type { Module } from '../../nn/index.js';
+import { type Tensor, noGrad, op, scope, tensor } from '../../tensor/index.js';
+import { AudioWeights } from './audio-weights.js';
+import { MultiQueryAttention2d } from './mobilenet-blocks.js';
+import { Conv2d, LayerScale2d, RmsNorm2d } from './mobilenet-layers.js';
+
+const normal_ = op('aten::normal_');
+const uniform_ = op('aten::uniform_');
+
+/** Fills every layer of image towers below `root`, and held audio weights, from the engine's generator: seed it before.
+ *
+ *  Convolutions are normal with variance 2 / fan-in; depthwise ones a Gaussian bump with noise of half its norm; those
+ *  of attention Xavier-uniform, as timm's. The stem's bias is uniform in +-1/sqrt(fan-in): with a bias of zero, black
+ *  pixels reach the norm as zeros, where its gradient is 1/sqrt(eps). Layer scales take `layer_scale_init_value`. */
+export function initialiseVision(root: Module): void {
+  noGrad(() =>
+    scope(() => {
+      const modules = Array.from(root.namedModules(), ([, module]) => module);
+      for (const module of modules) {
+        if (module instanceof Conv2d) fillConvolution(module);
+        else if (module instanceof RmsNorm2d) module.weight.fill_(1);
+        else if (module instanceof LayerScale2d) module.gamma.fill_(module.initialValue);
+        else if (module instanceof AudioWeights) fillAudio(module);
+      }
+      for (const attention of modules.filter((module) => module instanceof MultiQueryAttention2d)) {
+        for (const [, module] of attention.namedModules()) {
+          if (module instanceof Conv2d) fillXavier(module.weight);
+        }
+      }
+    }),
+  );
+}
+
+function fillConvolution({ weight, bias }: Conv2d): void {
+  const [, inChs = 1, kernelSize = 1] = weight.shape;
+  const fanIn = inChs * kernelSize * kernelSize;
+  const isDepthwise = inChs === 1 && kernelSize > 1;
+  normal_(weight, 0, isDepthwise ? 0.5 / kernelSize : Math.sqrt(2 / fanIn));
+  if (isDepthwise) weight.add_(bump(kernelSize).to(weight.dtype).to(weight.device));
+  if (bias) uniform_(bias, -(fanIn ** -0.5), fanIn ** -0.5);
+}
+
+/** A Gaussian of standard deviation size / 4 and norm 1. [size, size] */
+function bump(size: number): Tensor {
+  const weights = Array.from({ length: size * size }, (_, i) => {
+    const [y, x] = [Math.floor(i / size) - (size - 1) / 2, (i % size) - (size - 1) / 2];
+    return Math.exp((-8 * (x * x + y * y)) / (size * size));
+  });
+  const norm = Math.hypot(...weights);
+  return tensor(
+    weights.map((weight) => weight / norm),
+    [size, size],
+  );
+}
+
+function fillXavier(weight: Tensor): void {
+  const [outChs = 1, inChs = 1, height = 1, width = 1] = weight.shape;
+  const bound = Math.sqrt(6 / ((inChs + outChs) * height * width));
+  uniform_(weight, -bound, bound);
+}
+
+function fillAudio(audio: AudioWeights): void {
+  for (const [name, weight] of audio.weights()) {
+    if (/norm\.weight$/.test(name)) weight.fill_(1);
+    else if (name.endsWith('per_dim_scale')) weight.zero_();
+    else normal_(weight, 0, 0.02);
+  }
+}
