@@ -209,13 +209,13 @@ async function atOnce<T>(items: readonly T[], work: (item: T) => Promise<void>):
   for (const result of results) if (result.status === 'rejected') throw result.reason;
 }
 
-/** Keeps the cache small: objects in use are touched, others go after a month. */
+/** Keeps the cache small: objects in use are touched, others go after a month, those of a killed compiler at once. */
 function forgetOldObjects(folder: string, used: ReadonlySet<string>): void {
   const now = Date.now();
   for (const name of fs.readdirSync(folder)) {
     const path = join(folder, name);
     if (used.has(path)) fs.utimesSync(path, now / 1000, now / 1000);
-    else if (now - fs.statSync(path).mtimeMs > objectsKeptMs) fs.rmSync(path, { force: true });
+    else if (name.endsWith('.tmp') || now - fs.statSync(path).mtimeMs > objectsKeptMs) fs.rmSync(path);
   }
 }
 

@@ -40,10 +40,26 @@ export async function ensureSetup({
   const known = thorough ? undefined : freshNote(env);
   if (known) return known;
   const onWait = (pid: number): void => log.line(`Waiting for the set-up of process ${pid}`);
-  return withLock(join(cacheFolder(env), 'setup.lock'), () => setUp(log, env, signal, thorough), {
-    signal,
-    onWait,
-  });
+  const lock = join(cacheFolder(env), 'setup.lock');
+  try {
+    return await withLock(lock, () => setUp(log, env, signal, thorough), { signal, onWait });
+  } catch (error) {
+    throw diskFault(error, env) ?? error;
+  }
+}
+
+function diskFault(error: unknown, env: Env): SetupError | undefined {
+  const { code = '' } = error as NodeJS.ErrnoException;
+  if (!['ENOSPC', 'EDQUOT', 'EACCES', 'EPERM', 'EROFS'].includes(code)) return undefined;
+  return new SetupError(
+    {
+      where: `cache folder ${cacheFolder(env)}`,
+      expected: 'room and permission to write',
+      received: messageOf(error),
+      remedy: 'free or unlock it, or name another with SLUICE_CACHE',
+    },
+    { cause: error },
+  );
 }
 
 async function setUp(
@@ -61,10 +77,12 @@ async function setUp(
     const existed = fs.existsSync(plan.addon);
     try {
       const addon = await compileAddon(plan, { log, env, signal });
-      if (!existed) await tryAddon(addon, engine);
+      await tryAddon(addon, engine, env);
       return writeNote({ engine, compiler, addon }, marks, env);
     } catch (error) {
-      if (error instanceof SourcesChanged) return build(engine);
+      // An addon that was there and does not load is gone now: make it anew.
+      if (error instanceof SourcesChanged || (existed && error instanceof UnusableEngine))
+        return build(engine);
       throw error;
     }
   };
@@ -83,11 +101,12 @@ async function setUp(
 class UnusableEngine extends SetupError {}
 
 /** Loads the addon in a process of its own, so that a broken engine cannot harm this one. */
-async function tryAddon(addon: string, engine: Engine): Promise<void> {
+async function tryAddon(addon: string, engine: Engine, env: Env): Promise<void> {
   const script = `process.dlopen({ exports: {} }, process.argv[1]);${librariesScript}`;
   let libraries: string[];
   try {
-    const { stdout } = await promisify(execFile)(process.execPath, ['-e', script, addon], { maxBuffer: 1e8 });
+    const args = ['-e', script, addon];
+    const { stdout } = await promisify(execFile)(process.execPath, args, { env, maxBuffer: 1e8 });
     libraries = JSON.parse(stdout) as string[];
   } catch (cause) {
     fs.rmSync(addon, { force: true });
