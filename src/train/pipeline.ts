@@ -1,6 +1,6 @@
 // The pipeline file's value: what a job is made of, decoded with every fault at once, each with its path.
 
-import type { FlowEntry, Source } from '../flow/index.js';
+import type { FlowEntry, Source, Stage } from '../flow/index.js';
 import type { Row } from '../data/types.js';
 import type { Batch } from '../data/types.js';
 import type { StageContext } from '../data/stages.js';
@@ -11,7 +11,7 @@ import type { ModelOptions, StepOptions } from './options.js';
 import type { Sink } from './sink.js';
 
 /** A stage that is made when the run starts, since it needs the model's processor. A and B are its value types. */
-export type StagePart<A, B> = Part<'stage', StageContext, unknown> & { readonly __flow?: (value: A) => B };
+export type StagePart<A, B> = Omit<Part<'stage', StageContext, Stage<A, B>>, '__context'>;
 export type SourcePart<T> = Part<'source', undefined, Source<T>>;
 export type SinkPart = Part<'sink', PipelineContext, Sink>;
 

@@ -1,0 +1,40 @@
+// What the easy-VQA pipelines share: rows of fixtures/easy-vqa to conversations. A row is a picture with its questions.
+
+import { type Sample, assistant, chat, image, text, user } from 'sluice';
+
+/** A row of train.parquet and test.parquet, as the_cauldron lays its sets out. */
+export interface EasyVqaRow {
+  readonly images: readonly { readonly bytes: Uint8Array; readonly path: string }[];
+  readonly texts: readonly { readonly user: string; readonly assistant: string }[];
+}
+
+/** The three kinds of question. */
+export type QuestionKind = 'yes/no' | 'shape' | 'colour';
+
+const SHAPES = ['circle', 'rectangle', 'triangle'];
+
+/** Told from the answer, one of 13. */
+export function questionKind(answer: string): QuestionKind {
+  if (answer === 'yes' || answer === 'no') return 'yes/no';
+  return SHAPES.includes(answer) ? 'shape' : 'colour';
+}
+
+/** A sample a question, for evaluation and for training on one kind. */
+export function questions({ images, texts }: EasyVqaRow, kinds?: readonly QuestionKind[]): Sample[] {
+  return texts
+    .filter((turn) => !kinds || kinds.includes(questionKind(turn.assistant)))
+    .map((turn) => ({
+      ...chat(user(image(images[0]!.bytes), text(turn.user)), assistant(text(turn.assistant))),
+      tags: { kind: questionKind(turn.assistant) },
+    }));
+}
+
+/** All questions about a picture as turns of one conversation: the picture is looked at once, every answer is learnt. */
+export function conversation({ images, texts }: EasyVqaRow): Sample {
+  const [first, ...rest] = texts;
+  return chat(
+    user(image(images[0]!.bytes), text(first!.user)),
+    assistant(text(first!.assistant)),
+    ...rest.flatMap((turn) => [user(text(turn.user)), assistant(text(turn.assistant))]),
+  );
+}

@@ -1,0 +1,42 @@
+// The public API: everything that pipeline files, scripts and notebooks import from 'sluice'.
+
+// Pipeline files
+export { pipeline, type PipelineSpec } from './train/pipeline.js';
+export { gemma3n, sft } from './train/options.js';
+export { adamw, clipGradNorm, constant, cosine, linear } from './optim/index.js';
+export { parquet } from './data/parquet.js';
+export { assistant, chat, image, system, text, user } from './data/chat.js';
+export { decodeMedia, encode } from './data/stages.js';
+export { batch } from './data/batch.js';
+export { filter, flatMap, lift, map, orderedMap, tee, unorderedMap } from './flow/index.js';
+export { metrics } from './train/metrics.js';
+export { checkpoints } from './train/checkpoints.js';
+export { evaluation, exactMatch, promptAlone } from './eval/index.js';
+export { report } from './report/index.js';
+export { definePart, type Part } from './parts.js';
+
+// Data
+export { loadProcessor, type Processor } from './data/processor.js';
+export type * from './data/types.js';
+export type { RunEvent, StepEvent } from './train/events.js';
+export type { RunContext, Sink } from './train/sink.js';
+
+// Models
+export { fromConfig, fromPretrained, savePretrained, type Gemma3n } from './models/gemma3n/index.js';
+export { generate, type GenerateOptions } from './generate/index.js';
+
+// Tensors
+export {
+  Tensor,
+  keep,
+  liveTensors,
+  manualSeed,
+  noGrad,
+  op,
+  scope,
+  setNumThreads,
+  tensor,
+  type DType,
+} from './tensor/index.js';
+
+export * from './errors.js';
