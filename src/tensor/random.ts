@@ -15,5 +15,7 @@ export function randomState(): Uint8Array {
 
 /** Restores a state that `randomState` gave. */
 export function setRandomState(state: Uint8Array): void {
-  scope(() => new Tensor(engine().randomState(tensor(state, [state.length], 'uint8').live())));
+  scope(() => {
+    new Tensor(engine().randomState(tensor(state, [state.length], 'uint8').live()));
+  });
 }

@@ -1,0 +1,128 @@
+// Models from folders as Hugging Face lays them out, and models of random weights.
+
+import * as fs from 'node:fs/promises';
+import { join } from 'node:path';
+import { engineDType, openWeights, readFault } from '../../checkpoint/index.js';
+import { PROCESSOR_FILES } from '../../data/processor-files.js';
+import { CheckpointError } from '../../errors.js';
+import { decode, z } from '../../schema.js';
+import { manualSeed, randomState, setRandomState, withDefaults, type DType } from '../../tensor/index.js';
+import { decodeConfig, type Gemma3nConfig, type JsonObject } from './config.js';
+import { createGemma3n, initialiseGemma3n, type Gemma3n } from './model.js';
+import { loadWeights } from './weights.js';
+
+const dtypes = ['float32', 'bfloat16', 'float16', 'float64'] as const;
+const placement = {
+  /** Of the parameters. By default what config.json says, else the stored weights', else float32. */
+  dtype: z.enum(dtypes).optional(),
+  /** 'cpu', 'cuda', 'cuda:1' */
+  device: z.string().min(1).default('cpu'),
+};
+const loadSchema = z.strictObject(placement);
+const drawSchema = z.strictObject({ ...placement, seed: z.int().min(0) });
+
+export type LoadOptions = z.input<typeof loadSchema>;
+export type DrawOptions = z.input<typeof drawSchema>;
+
+/** What lies beside config.json in the folder that a configuration came from, to be saved with the model again. */
+const companions = new WeakMap<Gemma3nConfig, ReadonlyMap<string, Uint8Array>>();
+const companionFiles = [...PROCESSOR_FILES, 'generation_config.json'];
+
+/** Loads a model from a folder with config.json and safetensors, of one file or shards; ready for inference.
+ *  @throws {CheckpointError} when a file is missing or malformed, or the weights are not those of the configuration
+ *  @throws {ConfigError} naming every faulty key of config.json, or of `options` */
+export async function fromPretrained(folder: string, options: LoadOptions = {}): Promise<Gemma3n> {
+  const { dtype, device } = decode(loadSchema, options, 'fromPretrained');
+  const config = await loadConfig(folder);
+  const chosen = dtype ?? statedDType(config.raw) ?? storedDType(folder) ?? 'float32';
+  const model = withDefaults({ dtype: chosen, device }, () => createGemma3n(config));
+  try {
+    loadWeights(model, folder);
+  } catch (error) {
+    model.dispose();
+    throw error;
+  }
+  return model.eval();
+}
+
+/** Makes a model of random weights: the same seed gives the same weights. The engine's generator is left as it was.
+ *  @param config a config.json as an object, or decoded
+ *  @throws {ConfigError} naming every faulty key */
+export function fromConfig(config: Gemma3nConfig | JsonObject, options: DrawOptions): Gemma3n {
+  const { dtype, device, seed } = decode(drawSchema, options, 'fromConfig');
+  const decoded = isDecoded(config) ? config : decodeConfig(config);
+  const chosen = dtype ?? statedDType(decoded.raw) ?? 'float32';
+  const model = withDefaults({ dtype: chosen, device }, () => createGemma3n(decoded));
+  const before = randomState();
+  manualSeed(seed);
+  initialiseGemma3n(model);
+  setRandomState(before);
+  return model;
+}
+
+/** Reads the configuration of a folder. A model made from it is saved with the processor files of that folder.
+ *  @throws {CheckpointError} when there is no folder or no config.json of JSON
+ *  @throws {ConfigError} naming every faulty key */
+export async function loadConfig(folder: string): Promise<Gemma3nConfig> {
+  await refuseNoFolder(folder);
+  const path = join(folder, 'config.json');
+  let json: unknown;
+  try {
+    json = JSON.parse(await fs.readFile(path, 'utf8'));
+  } catch (cause) {
+    throw readFault(path, "a model's configuration in JSON", cause);
+  }
+  const config = decodeConfig(json, path);
+  const files = new Map<string, Uint8Array>();
+  for (const name of companionFiles) {
+    const file = await fs.readFile(join(folder, name)).catch(absent);
+    if (file) files.set(name, file);
+  }
+  companions.set(config, files);
+  return config;
+}
+
+/** Files of the folder that a configuration was read from, by name: the processor's and generation_config.json. */
+export function companionsOf(config: Gemma3nConfig): ReadonlyMap<string, Uint8Array> {
+  return companions.get(config) ?? new Map<string, Uint8Array>();
+}
+
+function absent(error: NodeJS.ErrnoException): undefined {
+  if (error.code !== 'ENOENT') throw error;
+}
+
+async function refuseNoFolder(folder: string): Promise<void> {
+  const status = await fs.stat(folder).catch(() => undefined);
+  if (status?.isDirectory()) return;
+  const isRepository = /^[\w.-]+\/[\w.-]+$/.test(folder) && !status;
+  throw new CheckpointError({
+    where: `fromPretrained('${folder}')`,
+    expected: 'a folder with config.json and weights',
+    received: status ? 'a file' : 'no such folder',
+    remedy: isRepository
+      ? `if it is a model of the Hugging Face Hub, download it first: hf download ${folder} --local-dir DIR`
+      : 'check the path',
+  });
+}
+
+function isDecoded(config: Gemma3nConfig | JsonObject): config is Gemma3nConfig {
+  return 'kind' in config && 'raw' in config && 'text' in config;
+}
+
+/** What config.json says of itself or of its text tower, under the key of today or the one before. */
+function statedDType(raw: JsonObject): DType | undefined {
+  const text = raw['text_config'] as JsonObject | null | undefined;
+  const stated = [raw['dtype'], raw['torch_dtype'], text?.['dtype'], text?.['torch_dtype']];
+  return dtypes.find((dtype) => stated.includes(dtype));
+}
+
+/** Of the widest float among the stored weights. */
+function storedDType(folder: string): DType | undefined {
+  const source = openWeights(folder);
+  try {
+    const stored = new Set(source.names.map((name) => engineDType(source.entry(name).dtype)));
+    return dtypes.find((dtype) => stored.has(dtype));
+  } finally {
+    source.close();
+  }
+}

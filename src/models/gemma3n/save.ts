@@ -1,0 +1,62 @@
+// A model to a folder as Hugging Face lays it out; transformers loads it unchanged.
+
+import * as fs from 'node:fs/promises';
+import { join } from 'node:path';
+import { indexFile, isWeightFile, replaceFolder, withFile, writeShards } from '../../checkpoint/index.js';
+import { PROCESSOR_FILES } from '../../data/processor-files.js';
+import { decode, z } from '../../schema.js';
+import { configText, generationText } from './config-json.js';
+import { companionsOf } from './load.js';
+import type { Gemma3n } from './model.js';
+import { namedWeights } from './weights.js';
+
+const schema = z.strictObject({
+  /** Weights go into shards of at most so many bytes, with an index; 5 GB by default. */
+  maxShardBytes: z.number().min(1).optional(),
+  /** Folder whose processor files (tokenizer, chat template, image processor) are copied, for a model whose own folder
+   *  has none. */
+  processor: z.string().min(1).optional(),
+});
+
+export type SaveOptions = z.input<typeof schema>;
+
+/** Writes config.json, generation_config.json, the weights, and the processor files of the folder that the model came
+ *  from, whole or not at all: written beside, synced, then put into place. Other files of `folder` are kept; weight
+ *  files of before are not. The model must not change until it is done.
+ *  @throws {CheckpointError} when the disk is full or the folder cannot be written; what was there is then untouched */
+export async function savePretrained(
+  model: Gemma3n,
+  folder: string,
+  options: SaveOptions = {},
+): Promise<void> {
+  const { maxShardBytes, processor } = decode(schema, options, 'savePretrained');
+  await replaceFolder(
+    folder,
+    async (beside) => {
+      const files = new Map(companionsOf(model.config));
+      if (processor !== undefined)
+        for (const [name, file] of await processorFiles(processor)) files.set(name, file);
+      files.set('config.json', encode(configText(model.config, model.outputWeight.dtype)));
+      if (!files.has('generation_config.json')) {
+        files.set('generation_config.json', encode(generationText(model.config)));
+      }
+      for (const [name, file] of files)
+        await withFile(join(beside, name), (handle) => handle.writeFile(file));
+      await writeShards(beside, namedWeights(model), maxShardBytes === undefined ? {} : { maxShardBytes });
+    },
+    { isStale: isWeightFile, last: indexFile },
+  );
+}
+
+async function processorFiles(folder: string): Promise<[string, Uint8Array][]> {
+  const names = (await fs.readdir(folder)).filter((name) =>
+    (PROCESSOR_FILES as readonly string[]).includes(name),
+  );
+  return Promise.all(
+    names.map(async (name): Promise<[string, Uint8Array]> => [name, await fs.readFile(join(folder, name))]),
+  );
+}
+
+function encode(text: string): Uint8Array {
+  return new TextEncoder().encode(text);
+}
