@@ -18,7 +18,7 @@ export function assistantSpans(
   template: ChatTemplate,
   messages: readonly TemplateMessage[],
   rendered: string,
-  variables: RenderOptions['variables'],
+  { addGenerationPrompt = false, variables }: RenderOptions = {},
 ): Span[] {
   const spans: Span[] = [];
   for (const [index, { role }] of messages.entries()) {
@@ -26,8 +26,8 @@ export function assistantSpans(
     if (index === 0) throw misplaced(template, index, 'nothing that it answers');
     const options = variables ? { variables } : {};
     const prompt = template.render(messages.slice(0, index), { ...options, addGenerationPrompt: true });
-    const answered =
-      index === messages.length - 1 ? rendered : template.render(messages.slice(0, index + 1), options);
+    const isWhole = index === messages.length - 1 && !addGenerationPrompt;
+    const answered = isWhole ? rendered : template.render(messages.slice(0, index + 1), options);
     if (!answered.startsWith(prompt) || !rendered.startsWith(answered)) {
       throw misplaced(template, index, 'other text where its prompt should be');
     }

@@ -105,7 +105,9 @@ export class Processor {
       });
     }
     const withLabels = labels ?? (answered && !addGenerationPrompt);
-    const spans = withLabels ? assistantSpans(this.template!, turns, rendered, this.#variables) : [];
+    const spans = withLabels
+      ? assistantSpans(this.template!, turns, rendered, { addGenerationPrompt, variables: this.#variables })
+      : [];
     const { text, holes, shift } = this.#expand(rendered, images.length);
     const moved = spans.map(({ start, end }) => ({ start: shift(start), end: shift(end) }));
     const stretches = this.tokenizer.encodeStretches(
@@ -239,7 +241,7 @@ export class Processor {
     ];
     try {
       const rendered = template.render(messages, { variables: this.#variables });
-      const [span] = assistantSpans(template, messages, rendered, this.#variables);
+      const [span] = assistantSpans(template, messages, rendered, { variables: this.#variables });
       const answer = this.tokenizer.encodeStretches(rendered.slice(span!.start, span!.end));
       return answer.find(({ special }) => special)?.ids[0];
     } catch {

@@ -92,6 +92,7 @@ export class Tokenizer {
       return { ...token, special, normalized: token.normalized ?? !token.special };
     });
     const raw = added.filter((token) => token.special || !token.normalized);
+    if (rest.model.type !== 'BPE') throw unknownModel(where, rest.model.type);
     try {
       const parts = { normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null, ...rest };
       this.#pieces = new PiecesClass(
@@ -99,15 +100,7 @@ export class Tokenizer {
         {},
       );
     } catch (cause) {
-      throw new TextError(
-        {
-          where,
-          expected: 'a tokenizer that @huggingface/tokenizers knows, such as BPE',
-          received: `model type ${JSON.stringify(rest.model.type)} (${messageOf(cause)})`,
-          remedy: "use the tokenizer.json of a Gemma model's folder",
-        },
-        { cause },
-      );
+      throw unknownModel(where, rest.model.type, cause);
     }
     for (const token of added) {
       this.#addedById.set(token.id, token);
@@ -212,6 +205,18 @@ export class Tokenizer {
       remedy: 'decode with the tokenizer of the model that made the ids',
     });
   }
+}
+
+function unknownModel(where: string, type: unknown, cause?: unknown): TextError {
+  return new TextError(
+    {
+      where,
+      expected: 'a BPE tokenizer with parts that @huggingface/tokenizers knows',
+      received: `model type ${JSON.stringify(type)}${cause === undefined ? '' : ` (${messageOf(cause)})`}`,
+      remedy: "use the tokenizer.json of a Gemma model's folder",
+    },
+    { cause },
+  );
 }
 
 /** True where the post-processor's template for one text begins with BOS. */
