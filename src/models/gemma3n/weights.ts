@@ -13,7 +13,7 @@ import {
   type NamedTensor,
   type TensorSource,
 } from '../../checkpoint/index.js';
-import { noGrad, op, scope, type Tensor } from '../../tensor/index.js';
+import { keep, noGrad, op, scope, type Tensor } from '../../tensor/index.js';
 import type { Gemma3n } from './model.js';
 import { sharesKv, type Gemma3nConfig } from './config.js';
 
@@ -28,7 +28,7 @@ export function loadWeights(model: Gemma3n, folder: string): void {
     const plan = planWeights(model, source, folder);
     for (const [stored, target] of plan.copies) source.copyInto(stored, target);
     if (plan.tiedHead !== undefined) refuseOtherHead(model, source, plan.tiedHead);
-    const dead = new Map(plan.dead.map(([stored, name]) => [name, source.read(stored)]));
+    const dead = new Map(plan.dead.map(([stored, name]) => [name, keep(source.read(stored))]));
     for (const tensor of deadWeights.get(model)?.values() ?? []) tensor.dispose();
     deadWeights.set(model, dead);
   } finally {
