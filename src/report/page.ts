@@ -3,10 +3,28 @@
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
-import type { AnswersEvent, EvalEvent, SampleAnswer, StepEvent } from '../train/events.js';
+import type {
+  AnswersEvent,
+  EndEvent,
+  EvalEvent,
+  QuarantineEvent,
+  SampleAnswer,
+  StepEvent,
+} from '../train/events.js';
 import { CHARTS_SCRIPT } from './charts-script.js';
-import type { ReportData } from './report.js';
 import { STYLE } from './style.js';
+
+/** Everything that the page shows. */
+export interface ReportData {
+  readonly name: string;
+  readonly steps: StepEvent[];
+  readonly evals: EvalEvent[];
+  answers: AnswersEvent | undefined;
+  readonly quarantined: QuarantineEvent[];
+  numQuarantined: number;
+  end: EndEvent | undefined;
+  readonly config: unknown;
+}
 
 /** A chart's data: x and one array a series, as uPlot takes them. */
 interface Chart {

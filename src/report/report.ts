@@ -4,25 +4,12 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { definePart } from '../parts.js';
 import { z } from '../schema.js';
-import type { AnswersEvent, EndEvent, EvalEvent, QuarantineEvent, StepEvent } from '../train/events.js';
 import type { PipelineContext } from '../train/pipeline.js';
 import type { RunContext, Sink } from '../train/sink.js';
-import { renderReport } from './page.js';
+import { renderReport, type ReportData } from './page.js';
 
 /** Quarantined rows that the report lists; the rest are counted. */
 const SHOWN_ROWS = 50;
-
-/** Everything that the page shows. */
-export interface ReportData {
-  readonly name: string;
-  readonly steps: StepEvent[];
-  readonly evals: EvalEvent[];
-  answers: AnswersEvent | undefined;
-  readonly quarantined: QuarantineEvent[];
-  numQuarantined: number;
-  end: EndEvent | undefined;
-  readonly config: unknown;
-}
 
 /** `report()`: writes report.html into the run's folder when the run ends, however it ends. */
 export const report = definePart({

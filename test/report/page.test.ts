@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { renderReport } from '../../src/report/page.js';
-import type { ReportData } from '../../src/report/report.js';
+import { renderReport, type ReportData } from '../../src/report/page.js';
 import type { StepEvent } from '../../src/train/events.js';
 
 export function sampleData(numSteps = 200): ReportData {
