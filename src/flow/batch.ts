@@ -3,9 +3,9 @@
 import { Observable, type Subscriber } from 'rxjs';
 import { FlowError } from '../errors.js';
 import { GroupTicket } from './group.js';
-import { checkCount, checkPositive } from './options.js';
+import { checkCount, checkPositive, stageOf } from './options.js';
 import { at, isPromise } from './transform.js';
-import type { Origin, Stage, Ticketed } from './types.js';
+import type { Origin, StageOf, Ticketed } from './types.js';
 
 /** When a batch is full: at a number of samples, or before their cost would pass a limit. */
 export type BatchBy<A> =
@@ -47,11 +47,11 @@ export function batch<A, B>(
   by: BatchBy<A>,
   collate: Collate<A, B>,
   options: BatchOptions<B> = {},
-): Stage<A, B> {
+): StageOf<A, B> {
   const { name = 'batch', itemBytes } = options;
   const full = 'size' in by ? bySize<A>(name, by.size) : byCost(name, by);
   const most = 'size' in by ? by.size : by.maxItems;
-  return {
+  return stageOf({
     name,
     ...(most === undefined ? {} : { holdsItems: most, gathers: most }),
     ...(itemBytes === undefined ? {} : { itemBytes }),
@@ -65,7 +65,7 @@ export function batch<A, B>(
           complete: () => batcher.complete(),
         });
       }),
-  };
+  });
 }
 
 /** The rule that closes a batch: a fresh fold for each. */

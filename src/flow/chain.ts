@@ -3,7 +3,8 @@
 import type { Observable } from 'rxjs';
 import { FlowError } from '../errors.js';
 import { lift } from './lift.js';
-import type { AnyEntry, AnyStage, FlowEntry, Stage, Ticketed } from './types.js';
+import { stageOf } from './options.js';
+import type { AnyEntry, AnyStage, FlowEntry, StageOf, Ticketed } from './types.js';
 
 /** Joins up to eight entries to one stage. Where a list of entries leaves a lambda's parameter without a type,
  *  `chain` infers it from the entry before.
@@ -18,10 +19,10 @@ export function chain<T, A, B = A, C = B, D = C, E = D, F = E, G = F, H = G>(
   f?: FlowEntry<E, F>,
   g?: FlowEntry<F, G>,
   h?: FlowEntry<G, H>,
-): Stage<T, H> {
+): StageOf<T, H> {
   const entries = [a, b, c, d, e, f, g, h] as readonly (AnyEntry | undefined)[];
   const parts = stagesOf(entries, 'chain');
-  return {
+  return stageOf({
     name: parts.map((part) => part.name).join(' > '),
     parts,
     connect: (source) => {
@@ -29,7 +30,7 @@ export function chain<T, A, B = A, C = B, D = C, E = D, F = E, G = F, H = G>(
       for (const part of parts) flow = part.connect(flow as Observable<Ticketed<never>>);
       return flow as Observable<Ticketed<H>>;
     },
-  };
+  });
 }
 
 /** What users write, as stages: operators lifted, chains taken apart.
@@ -39,7 +40,7 @@ export function stagesOf(entries: readonly (AnyEntry | undefined)[], where = 'fl
   return entries.flatMap((entry, i) => {
     if (entry === undefined) return [];
     if (typeof entry === 'function')
-      return [lift(entry, { name: entry.name || `${where}[${i}]` }) as AnyStage];
+      return [lift<never, unknown>(entry, { name: entry.name || `${where}[${i}]` })];
     if (typeof entry === 'object' && entry !== null && typeof entry.connect === 'function') {
       return entry.parts ?? [entry];
     }

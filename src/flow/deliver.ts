@@ -111,7 +111,12 @@ export class Delivery<T> {
   }
 
   private done(ticket: Ticketed<T>['ticket']): void {
-    ticket.settle('trained');
+    try {
+      ticket.settle('trained');
+    } catch (error) {
+      this.failed(error);
+      return;
+    }
     this.numConsumed += 1;
     this.release();
     if (this.numActive === 0 && this.accepting && this.queue.length === 0) this.options.ledger.beginWait();

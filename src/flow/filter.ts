@@ -1,24 +1,25 @@
 // filter: drops samples.
 
 import { FlowError } from '../errors.js';
+import { stageOf } from './options.js';
 import { DROP, Fatal, at, isPromise, transform } from './transform.js';
-import type { Origin, Stage } from './types.js';
+import type { Origin, StageOf } from './types.js';
 
 /** Keeps the samples for which the predicate holds; the others are counted as dropped. An error quarantines that sample
  *  alone. The predicate is synchronous: a promise would always hold, so it stops the run with a FlowError. */
 export function filter<A, B extends A>(
   predicate: (value: A) => value is B,
   options?: { readonly name?: string },
-): Stage<A, B>;
+): StageOf<A, B>;
 export function filter<A>(
   predicate: (value: A) => boolean,
   options?: { readonly name?: string },
-): Stage<A, A>;
+): StageOf<A, A>;
 export function filter<A>(
   predicate: (value: A) => boolean,
   { name = 'filter' }: { readonly name?: string } = {},
-): Stage<A, A> {
-  return {
+): StageOf<A, A> {
+  return stageOf({
     name,
     connect: transform<A, A>(
       (value, ticket) => {
@@ -28,7 +29,7 @@ export function filter<A>(
       },
       { name },
     ),
-  };
+  });
 }
 
 function promiseError(name: string, origin: Origin): FlowError {

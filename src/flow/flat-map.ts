@@ -2,9 +2,9 @@
 
 import { Observable } from 'rxjs';
 import { FlowError } from '../errors.js';
-import { Call, checkCount, type MapContext, type MapOptions } from './options.js';
+import { Call, checkCount, type MapContext, type MapOptions, stageOf } from './options.js';
 import { at } from './transform.js';
-import type { Stage, Ticketed } from './types.js';
+import type { StageOf, Ticketed } from './types.js';
 
 export interface FlatMapOptions<B> extends MapOptions<B> {
   /** The most samples that one becomes: one with more is quarantined. Where a later stage declares `itemBytes`, this
@@ -19,7 +19,7 @@ export interface FlatMapOptions<B> extends MapOptions<B> {
 export function flatMap<A, B>(
   fn: (value: A, context: MapContext) => Iterable<B>,
   { name = 'flatMap', maxOutputs, itemBytes, weigh }: FlatMapOptions<B> = {},
-): Stage<A, B> {
+): StageOf<A, B> {
   if (maxOutputs !== undefined) checkCount(`${name}: maxOutputs`, maxOutputs);
 
   const outputsOf = ({ value, ticket }: Ticketed<A>): B[] => {
@@ -64,12 +64,12 @@ export function flatMap<A, B>(
       }),
     );
 
-  return {
+  return stageOf({
     name,
     ...(maxOutputs === undefined ? {} : { splits: maxOutputs }),
     ...(itemBytes === undefined ? {} : { itemBytes }),
     connect,
-  };
+  });
 }
 
 function tooManyError(name: string, maxOutputs: number, ticket: Ticketed<unknown>['ticket']): FlowError {

@@ -151,17 +151,14 @@ export class Ledger implements Books {
   }
 
   split(ticket: SampleTicket, bytes: number): SampleTicket {
-    const child = new SampleTicket(
-      this,
-      ticket.sequence,
-      ticket.origin,
-      bytes,
-      ticket.stage,
-      ticket.oversize,
-    );
-    this.pool.take(bytes);
+    const { sequence, origin, stage, oversize } = ticket;
+    const child = new SampleTicket(this, sequence, origin, bytes, stage, oversize);
     this.open(child, ticket);
     return child;
+  }
+
+  grown(bytes: number): void {
+    this.pool.take(bytes);
   }
 
   private open(ticket: SampleTicket, after: SampleTicket | undefined): void {

@@ -1,11 +1,11 @@
 // lift: an ordinary RxJS operator as a stage, run on a stream of one item for each sample.
 
-import { of, type OperatorFunction } from 'rxjs';
-import { DEFAULT_CONCURRENCY, checkCount, type ParallelOptions } from './options.js';
+import { Observable, type OperatorFunction } from 'rxjs';
+import { DEFAULT_CONCURRENCY, checkCount, type ParallelOptions, stageOf } from './options.js';
 import { oneValue } from './one-value.js';
 import { withTimeout } from './timeout.js';
 import { transform } from './transform.js';
-import type { Stage } from './types.js';
+import type { StageOf } from './types.js';
 
 /** Makes a stage of an RxJS operator: `map`, `filter`, `mergeMap`, `retry`, `timeout` and the like just work.
  *
@@ -15,17 +15,28 @@ import type { Stage } from './types.js';
  *  beside others, up to `concurrency`. A stream that never completes holds its sample for ever: give `timeoutMs`.
  *
  *  @example lift(pipe(mergeMap((row: Row) => fetchImage(row)), retry(2)), { name: 'fetch', concurrency: 8 }) */
-export function lift<A, B>(operator: OperatorFunction<A, B>, options: ParallelOptions<B> = {}): Stage<A, B> {
+export function lift<A, B>(
+  operator: OperatorFunction<A, B>,
+  options: ParallelOptions<B> = {},
+): StageOf<A, B> {
   const name = options.name ?? (operator.name || 'lift');
   const { itemBytes, timeoutMs } = options;
   const concurrency = checkCount(`${name}: concurrency`, options.concurrency ?? DEFAULT_CONCURRENCY);
   const limit = withTimeout<B>(name, timeoutMs);
-  return {
+  return stageOf({
     name,
     ...(itemBytes === undefined ? {} : { itemBytes }),
     connect: transform<A, B>(
-      (value, ticket) => limit(oneValue(operator(of(value)), name, ticket.origin), ticket),
+      (value, ticket) => limit(oneValue(operator(only(value)), name, ticket.origin), ticket),
       { ...options, name, concurrency },
     ),
-  };
+  });
+}
+
+/** RxJS's `of` for one value, without its array. */
+function only<T>(value: T): Observable<T> {
+  return new Observable((subscriber) => {
+    subscriber.next(value);
+    subscriber.complete();
+  });
 }

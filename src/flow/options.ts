@@ -1,7 +1,7 @@
 // Options that the operators share, and their checks.
 
 import { FlowError } from '../errors.js';
-import type { Origin, Ticket } from './types.js';
+import type { Origin, Stage, StageOf, Ticket } from './types.js';
 
 /** What a user's function is told beside the value. */
 export interface MapContext {
@@ -31,6 +31,11 @@ export interface ParallelOptions<B> extends MapOptions<B> {
 }
 
 export const DEFAULT_CONCURRENCY = 4;
+
+/** A stage as its builder returns it. */
+export function stageOf<A, B>(stage: Stage<A, B>): StageOf<A, B> {
+  return stage as StageOf<A, B>;
+}
 
 /** @throws {FlowError} when a count is no positive whole number */
 export function checkCount(where: string, value: number): number {

@@ -1,11 +1,18 @@
 // orderedMap, unorderedMap: a function over several samples at once.
 
 import { isObservable, type Observable } from 'rxjs';
-import { Call, DEFAULT_CONCURRENCY, checkCount, type MapContext, type ParallelOptions } from './options.js';
+import {
+  Call,
+  DEFAULT_CONCURRENCY,
+  checkCount,
+  type MapContext,
+  type ParallelOptions,
+  stageOf,
+} from './options.js';
 import { oneValue } from './one-value.js';
 import { withTimeout } from './timeout.js';
 import { Failure, Pending, isPromise, transform, type Done } from './transform.js';
-import type { Stage } from './types.js';
+import type { StageOf } from './types.js';
 
 /** What a mapping function may return: the value, a promise of it, or an observable of at most one (none: dropped). */
 export type Mapped<B> = B | PromiseLike<B> | Observable<B>;
@@ -17,7 +24,7 @@ export type Mapped<B> = B | PromiseLike<B> | Observable<B>;
 export function orderedMap<A, B>(
   fn: (value: A, context: MapContext) => Mapped<B>,
   options: ParallelOptions<B> = {},
-): Stage<A, B> {
+): StageOf<A, B> {
   return parallel(fn, { name: 'orderedMap', ...options }, true);
 }
 
@@ -26,7 +33,7 @@ export function orderedMap<A, B>(
 export function unorderedMap<A, B>(
   fn: (value: A, context: MapContext) => Mapped<B>,
   options: ParallelOptions<B> = {},
-): Stage<A, B> {
+): StageOf<A, B> {
   return parallel(fn, { name: 'unorderedMap', ...options }, false);
 }
 
@@ -35,11 +42,11 @@ export function parallel<A, B>(
   fn: (value: A, context: MapContext) => Mapped<B>,
   options: ParallelOptions<B> & { readonly name: string },
   ordered: boolean,
-): Stage<A, B> {
+): StageOf<A, B> {
   const { name, itemBytes, timeoutMs } = options;
   const concurrency = checkCount(`${name}: concurrency`, options.concurrency ?? DEFAULT_CONCURRENCY);
   const limit = withTimeout<B>(name, timeoutMs);
-  return {
+  return stageOf({
     name,
     ...(itemBytes === undefined ? {} : { itemBytes }),
     ...(ordered ? {} : { reproducible: false }),
@@ -55,7 +62,7 @@ export function parallel<A, B>(
       },
       { ...options, name, concurrency, ordered },
     ),
-  };
+  });
 }
 
 function promised<B>(promise: PromiseLike<B>, call: Call): Pending<B> {

@@ -26,7 +26,7 @@ import type { AnyStage, FlowOptions, FlowSummary, Ticketed } from './types.js';
  *  most `graceMs`; what they finish counts as trained), all that is left is dropped, the ledger is checked, and the event
  *  'end' carries the summary.
  *  @throws {FlowError} before the run when the pool is too small for the graph or an entry is no stage */
-export async function runFlow<T, A, B = A, C = B, D = C, E = D, F = E, G = F, H = G>(
+export async function runFlow<T, A = T, B = A, C = B, D = C, E = D, F = E, G = F, H = G>(
   options: FlowOptions<T, A, B, C, D, E, F, G, H>,
 ): Promise<FlowSummary> {
   const stages = stagesOf(options.stages);
@@ -83,12 +83,11 @@ class Run {
     const cancel = (): void => this.finish('cancelled');
     if (signal?.aborted === true) cancel();
     signal?.addEventListener('abort', cancel, { once: true });
-    let opened = false;
     try {
-      if (this.ended === undefined) {
-        opened = true;
+      const graph = this.ended === undefined ? this.connect(entrance, reserves) : undefined;
+      if (graph !== undefined) {
         this.delivery.begin();
-        const subscription = this.graph(entrance, reserves).subscribe({
+        const subscription = graph.subscribe({
           next: (item) => this.delivery.offer(item),
           error: (error: unknown) => this.fail(error),
           complete: () => this.delivery.complete(),
@@ -96,19 +95,27 @@ class Run {
         await this.end;
         subscription.unsubscribe();
       }
-      await this.settle(opened ? entrance : undefined);
+      await this.settle(graph === undefined ? undefined : entrance);
     } finally {
       signal?.removeEventListener('abort', cancel);
     }
     return this.close();
   }
 
-  private graph(entrance: Gate<unknown>, reserves: readonly number[]): Observable<Ticketed<unknown>> {
-    let flow = entrance.items;
-    this.stages.forEach((stage, i) => {
-      flow = stage.connect(entering(flow, stage.name, reserves[i + 1] ?? 0) as never);
-    });
-    return flow;
+  private connect(
+    entrance: Gate<unknown>,
+    reserves: readonly number[],
+  ): Observable<Ticketed<unknown>> | undefined {
+    try {
+      let flow = entrance.items;
+      this.stages.forEach((stage, i) => {
+        flow = stage.connect(entering(flow, stage.name, reserves[i + 1] ?? 0) as never);
+      });
+      return flow;
+    } catch (error) {
+      this.fail(error);
+      return undefined;
+    }
   }
 
   private finish(ended: Ended): void {

@@ -1,9 +1,9 @@
 // tee: a sink that sees values on their way.
 
 import { FlowError, messageOf } from '../errors.js';
-import { Call, checkCount, type MapContext } from './options.js';
+import { Call, checkCount, type MapContext, stageOf } from './options.js';
 import { Fatal, Pending, at, isPromise, transform } from './transform.js';
-import type { Stage, Ticket } from './types.js';
+import type { Stage, StageOf, Ticket } from './types.js';
 
 export interface TeeSink<A> {
   /** `tee` by default. */
@@ -24,7 +24,7 @@ export interface TeeOptions {
 export function tee<A>(
   sink: TeeSink<A>,
   { onError = 'stop', concurrency = 1 }: TeeOptions = {},
-): Stage<A, A> {
+): StageOf<A, A> {
   const name = sink.name ?? 'tee';
   checkCount(`${name}: concurrency`, concurrency);
 
@@ -60,7 +60,7 @@ export function tee<A>(
     )(source);
   };
 
-  return { name, connect };
+  return stageOf({ name, connect });
 }
 
 function sinkError(name: string, error: unknown, ticket: Ticket): FlowError {

@@ -11,7 +11,9 @@ export interface Books {
   delivered(ticket: SampleTicket): void;
   entered(ticket: SampleTicket): void;
   weighed(ticket: SampleTicket, before: number): void;
+  /** A further ticket right after this one, whose bytes the pool holds already. */
   split(ticket: SampleTicket, bytes: number): SampleTicket;
+  grown(bytes: number): void;
   report(event: FlowEvent): void;
 }
 
@@ -103,16 +105,18 @@ export class SampleTicket implements Ticket {
   }
 
   split(count: number): Ticket[] {
-    const share = Math.max(1, Math.floor(this.bytes / count));
+    const before = this.bytes;
+    const share = Math.max(1, Math.floor(before / count));
+    this.bytes = Math.max(1, before - share * (count - 1));
     const tickets: SampleTicket[] = [this];
     for (let i = 1; i < count; i += 1) {
       const child = this.books.split(tickets[i - 1] ?? this, share);
       child.reserve = this.reserve;
       tickets.push(child);
     }
-    const before = this.bytes;
-    this.bytes = Math.max(1, before - share * (count - 1));
-    if (this.bytes !== before) this.books.weighed(this, before);
+    // The shares add up to what the pool holds already, unless there are more samples than bytes.
+    const together = this.bytes + share * (count - 1);
+    if (together > before) this.books.grown(together - before);
     return tickets;
   }
 

@@ -106,6 +106,14 @@ export interface Stage<A, B> extends StageTraits {
   readonly parts?: readonly AnyStage[];
 }
 
+/** A stage as its builders return it. The call signature is for the compiler alone; nobody can call it. TypeScript checks
+ *  a call that returns something callable, such as an RxJS operator, after the other arguments: without the signature a
+ *  stage behind an RxJS operator would be checked before it, and a lambda in it would get `unknown` for that operator's
+ *  output. */
+export interface StageOf<A, B> extends Stage<A, B> {
+  (never: never): never;
+}
+
 /** A stage whose types are not known here. */
 export type AnyStage = Stage<never, unknown>;
 
@@ -115,12 +123,13 @@ export type FlowEntry<A, B> = Stage<A, B> | OperatorFunction<A, B>;
 /** An entry whose types are not known here. */
 export type AnyEntry = FlowEntry<never, unknown>;
 
-/** Up to eight entries, typed end to end. The last type parameter is what the consumer gets: give each parameter after A
- *  the one before it as default, `function pipeline<A, B = A, C = B, ...>(spec: { flow: FlowEntries<Row, A, B, C, ...> })`,
- *  and a missing entry passes its type on. TypeScript infers a lambda's parameter in the first entry, when T is known
+/** Up to eight entries, typed end to end. The last type parameter is what the consumer gets: give each parameter the one
+ *  before it as default, `function pipeline<A = Row, B = A, C = B, ...>(spec: { flow: FlowEntries<Row, A, B, C, ...> })`,
+ *  and a missing entry passes its type on. Where the last one is used elsewhere, write `NoInfer<H>`, or it is inferred
+ *  there and checked against nothing. TypeScript infers a lambda's parameter in the first entry, when T is known
  *  there; in later entries annotate it, or put them in `chain(...)`, where all are inferred. */
-export type FlowEntries<T, A, B = A, C = B, D = C, E = D, F = E, G = F, H = G> = readonly [
-  FlowEntry<T, A>,
+export type FlowEntries<T, A = T, B = A, C = B, D = C, E = D, F = E, G = F, H = G> = readonly [
+  FlowEntry<T, A>?,
   FlowEntry<A, B>?,
   FlowEntry<B, C>?,
   FlowEntry<C, D>?,
@@ -192,12 +201,13 @@ export interface ConsumeContext {
   readonly stop: () => void;
 }
 
-export interface FlowOptions<T, A, B = A, C = B, D = C, E = D, F = E, G = F, H = G> {
+export interface FlowOptions<T, A = T, B = A, C = B, D = C, E = D, F = E, G = F, H = G> {
   readonly source: Source<T>;
   readonly stages: FlowEntries<T, A, B, C, D, E, F, G, H>;
   /** The bound on the bytes of all samples between source and consumer. */
   readonly poolBytes: number;
-  /** Takes one value; its samples are trained when the promise resolves. A rejection stops the run with that error. */
+  /** Takes one value; its samples are trained when the promise resolves. A rejection stops the run with that error.
+   *  Annotate a lambda's parameter: TypeScript does not infer it from `stages` in the same object. */
   readonly consume: (value: H, context: ConsumeContext) => void | Promise<void>;
   /** How many `consume` calls may be open at once; 1 by default. Two overlap preparation with the device's step. */
   readonly inFlight?: number;
