@@ -130,8 +130,8 @@ function presentInAll(examples: readonly Example[], key: keyof Example): boolean
   const other = examples.findIndex((example) => (example[key] !== undefined) !== expected);
   if (other < 0) return expected;
   throw new CollateError(other, {
-    expected: `${expected ? 'a' : 'no'} ${key}, as in example 0`,
-    received: expected ? 'none' : 'one',
+    expected: `${expected ? '' : 'no '}${key}, as in example 0`,
+    received: expected ? 'none' : 'some',
     remedy: 'give all samples of a stream to the same encode step',
   });
 }

@@ -1,6 +1,7 @@
 // Page decompression that never yields more bytes than the page's header said, whatever the stream claims.
-// gzip and Brotli come from Node, Zstandard from Node where it has it (22.15) and from fzstd elsewhere, the rest
-// from hyparquet-compressors (which writes into a buffer of the given length).
+// gzip and Brotli come from Node, Zstandard from Node where it has it (22.15) and from fzstd elsewhere, Snappy and the old
+// LZ4 from hyparquet-compressors, which write into a buffer of the given length. LZ4 blocks are read here: there, a stream
+// that ends early leaves zeros unnoticed.
 
 import * as zlib from 'node:zlib';
 import { Decompress } from 'fzstd';
@@ -18,6 +19,7 @@ const decompressors: Partial<Record<CompressionCodec, Decompressor>> = {
   GZIP: (input, length) => zlib.unzipSync(input, { maxOutputLength: length }),
   BROTLI: (input, length) => zlib.brotliDecompressSync(input, { maxOutputLength: length }),
   ZSTD: decompressZstd,
+  LZ4_RAW: decompressLz4Block,
 };
 
 /** @returns `length` bytes in a buffer of their own
@@ -72,4 +74,52 @@ function zstdWindow(frame: Uint8Array): number {
   if (sizeBytes === 1) return view.getUint8(at);
   if (sizeBytes === 2) return view.getUint16(at, true) + 256;
   return sizeBytes === 4 ? view.getUint32(at, true) : Number(view.getBigUint64(at, true));
+}
+
+/** One LZ4 block, as its format description has it: literals and copies in turn, literals last. */
+function decompressLz4Block(input: Uint8Array, length: number): Uint8Array {
+  const output = new Uint8Array(length);
+  let at = 0;
+  let written = 0;
+
+  function byte(): number {
+    if (at >= input.length) throw new Error('an LZ4 block that ends in the middle');
+    return input[at++]!;
+  }
+
+  function count(nibble: number): number {
+    let total = nibble;
+    if (nibble < 15) return total;
+    for (;;) {
+      const more = byte();
+      total += more;
+      if (more < 255) return total;
+    }
+  }
+
+  while (at < input.length) {
+    const token = byte();
+    const literals = count(token >> 4);
+    if (literals > input.length - at || literals > length - written) {
+      throw new Error(`${literals} LZ4 literals where ${Math.min(input.length - at, length - written)} fit`);
+    }
+    output.set(input.subarray(at, at + literals), written);
+    at += literals;
+    written += literals;
+    if (at === input.length) break;
+
+    const distance = byte() + byte() * 256;
+    const copied = count(token & 15) + 4;
+    if (distance === 0 || distance > written || copied > length - written) {
+      throw new Error(`an LZ4 copy of ${copied} bytes from ${distance} back, after ${written} of ${length}`);
+    }
+    if (distance >= copied) {
+      output.copyWithin(written, written - distance, written - distance + copied);
+      written += copied;
+    } else {
+      for (const end = written + copied; written < end; written++)
+        output[written] = output[written - distance]!;
+    }
+  }
+  return output.subarray(0, written);
 }

@@ -2,7 +2,7 @@
 
 import { DataError } from '../errors.js';
 import type { SourceFault, SourceItem } from '../flow/types.js';
-import { bytesOf, cleanCells } from './cells.js';
+import { bytesOf, cleanCells, setField } from './cells.js';
 import { expandGlobs } from './glob.js';
 import {
   ParquetFile,
@@ -249,14 +249,14 @@ function entriesOf(group: LoadedGroup, row: number, { explode }: ReadOptions): E
   if (group.error) return [{ group, row, error: group.error }];
   if (!explode) return [{ group, row }];
   try {
-    const where = describeRow(group, row);
+    const where = () => describeRow(group, row);
     const values = [...explode(cleanCells(rowOf(group, row), 'view', where), originOf(group, row))];
     if (values.length > 0) return values.map((value) => ({ group, row, value }));
     throw new DataError({
-      where,
+      where: where(),
       expected: 'at least one item from explode',
       received: 'none',
-      remedy: 'the row is left out; nothing is wrong where that is meant',
+      remedy: 'make one of each row, and leave items out by a filter in the flow, which counts them',
     });
   } catch (thrown) {
     return [{ group, row, error: thrown instanceof Error ? thrown : new Error(String(thrown)) }];
@@ -266,12 +266,12 @@ function entriesOf(group: LoadedGroup, row: number, { explode }: ReadOptions): E
 function itemOf({ group, row, value = rowOf(group, row), error }: Entry, maxItemBytes: number): Item {
   const origin = originOf(group, row);
   if (error) return { error, bytes: 0, origin };
-  const where = describeRow(group, row);
+  const where = () => describeRow(group, row);
   const bytes = bytesOf(value);
   try {
     if (bytes > maxItemBytes) {
       throw new DataError({
-        where,
+        where: where(),
         expected: `at most ${maxItemBytes} bytes (maxItemBytes)`,
         received: `${bytes}`,
         remedy: 'the row is left out; raise the limit to have it',
@@ -284,7 +284,9 @@ function itemOf({ group, row, value = rowOf(group, row), error }: Entry, maxItem
 }
 
 function rowOf({ columns }: LoadedGroup, row: number): Record<string, unknown> {
-  return Object.fromEntries(columns.map(({ name, values }) => [name, values[row]]));
+  const cells: Record<string, unknown> = {};
+  for (const { name, values } of columns) setField(cells, name, values[row]);
+  return cells;
 }
 
 function originOf({ file, index, info }: Group, row: number): Origin {

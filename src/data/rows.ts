@@ -38,7 +38,7 @@ export function flatMapRows<A, B>(
       where: `${origin.file}, row ${origin.row}`,
       expected: 'at least one item from flatMapRows',
       received: 'none',
-      remedy: 'the row is left out; nothing is wrong where that is meant',
+      remedy: 'make one of each row, and leave items out by a filter in the flow, which counts them',
     });
     yield { error, bytes: 0, origin };
   }

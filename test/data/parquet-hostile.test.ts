@@ -262,6 +262,24 @@ describe('compressed pages', () => {
     );
   });
 
+  test('in LZ4 are read to the end, or refused', () => {
+    // "abcd", then 8 bytes from 4 back, then "e".
+    const block = Uint8Array.from([0x44, 97, 98, 99, 100, 4, 0, 0x10, 101]);
+    expect(Buffer.from(decompress('LZ4_RAW', block, 13)).toString()).toBe('abcdabcdabcde');
+    expect(() => decompress('LZ4_RAW', block.subarray(0, 7), 13)).toThrow(
+      'a page of 12 bytes where its header says 13',
+    );
+    expect(() => decompress('LZ4_RAW', block.subarray(0, 6), 13)).toThrow(
+      'an LZ4 block that ends in the middle',
+    );
+    expect(() => decompress('LZ4_RAW', block, 11)).toThrow(
+      'an LZ4 copy of 8 bytes from 4 back, after 4 of 11',
+    );
+    expect(() => decompress('LZ4_RAW', Uint8Array.from([0xf0, 255, 0, 1]), 13)).toThrow(
+      '270 LZ4 literals where 1 fit',
+    );
+  });
+
   test('of fewer bytes than announced are refused', () => {
     expect(() => decompress('GZIP', gzipSync('short'), 100)).toThrow(
       'a page of 5 bytes where its header says 100',

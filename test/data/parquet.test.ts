@@ -169,7 +169,7 @@ describe('explode', () => {
       [
         8,
         `${join(folder, 'a.parquet')}, row 8: expected at least one item from explode, received none; ` +
-          'the row is left out; nothing is wrong where that is meant',
+          'make one of each row, and leave items out by a filter in the flow, which counts them',
       ],
     ]);
   });
