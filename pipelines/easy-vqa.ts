@@ -38,3 +38,33 @@ export function conversation({ images, texts }: EasyVqaRow): Sample {
     ...rest.flatMap((turn) => [user(text(turn.user)), assistant(text(turn.assistant))]),
   );
 }
+
+const COLOURS = ['black', 'blue', 'brown', 'gray', 'green', 'red', 'teal', 'yellow'];
+
+/** What a picture shows, as far as its questions and answers tell. */
+export interface Facts {
+  readonly colour: string;
+  readonly shape: string;
+}
+
+/** Reads colour and shape off the questions: an answer names one, and a yes (or a denied negation) affirms the words of
+ *  its question. Undefined where they leave one open. */
+export function factsOf({ texts }: EasyVqaRow): Facts | undefined {
+  const affirmed = texts.flatMap((turn) => {
+    if (questionKind(turn.assistant) !== 'yes/no') return [turn.user, turn.assistant];
+    const negated = /\b(not|no)\b/.test(turn.user);
+    return (turn.assistant === 'yes') !== negated ? [turn.user] : [];
+  });
+  const words = new Set(affirmed.join(' ').match(/[a-z]+/g));
+  const colour = COLOURS.find((word) => words.has(word));
+  const shape = SHAPES.find((word) => words.has(word));
+  return colour && shape ? { colour, shape } : undefined;
+}
+
+/** The picture with a caption, `a red triangle`; none where its facts are open. */
+export function captions(row: EasyVqaRow): Sample[] {
+  const facts = factsOf(row);
+  if (!facts) return [];
+  const caption = `a ${facts.colour} ${facts.shape}`;
+  return [chat(user(image(row.images[0]!.bytes)), assistant(text(caption)))];
+}

@@ -197,7 +197,7 @@ describe('training', () => {
     const json = { ...readJson(`${referencePath('text-plain')}/config.json`), attention_dropout: 0.5 };
     const model = new Gemma3nText(decodeConfig(json));
     manualSeed(1);
-    initialise(model, 0.5);
+    initialise(model);
     const logits = (): Tensor => noGrad(() => model.forward({ inputIds: ids([sequence]) }).logits);
     expect(relativeMax(logits(), logits())).toBeGreaterThan(1e-3);
     model.eval();

@@ -30,7 +30,7 @@ export function createGemma3n(config: Gemma3nConfig): Gemma3n {
 
 /** Fills a new model with random weights from the engine's generator: seed it before. */
 export function initialiseGemma3n(model: Gemma3n): void {
-  initialise(model, model.config.text.initializerRange);
+  initialise(model);
   initialiseVision(model);
 }
 

@@ -1,0 +1,50 @@
+// Teaches the small base to answer questions about pictures that it has never seen, in about five minutes on 2 cores.
+
+import {
+  adamw,
+  batch,
+  checkpoints,
+  cosine,
+  decodeMedia,
+  encode,
+  evaluation,
+  exactMatch,
+  flatMap,
+  gemma3n,
+  map,
+  metrics,
+  parquet,
+  pipeline,
+  promptAlone,
+  report,
+  sft,
+} from 'sluice';
+import { type EasyVqaRow, conversation, questions } from './easy-vqa.js';
+
+export default pipeline({
+  name: 'sft',
+  seed: 1,
+  model: gemma3n('fixtures/tiny-gemma3n'),
+  source: parquet<EasyVqaRow>('fixtures/easy-vqa/train.parquet', { shuffle: { seed: 1 }, epochs: 10 }),
+  flow: [map(conversation), decodeMedia({ concurrency: 4 }), encode(), batch({ size: 16 })],
+  step: sft({
+    optimizer: adamw({ lr: 1e-3 }),
+    schedule: cosine({ warmup: 30, minLrRate: 0.05 }),
+    clipNorm: 1,
+    maxSteps: 450,
+  }),
+  sinks: [
+    metrics(),
+    checkpoints({ every: 200, keep: 2 }),
+    evaluation({
+      every: 100,
+      source: parquet<EasyVqaRow>('fixtures/easy-vqa/test.parquet', { shuffle: { seed: 1 } }),
+      flow: [flatMap((row: EasyVqaRow) => questions(row)), decodeMedia(), encode(), batch({ size: 50 })],
+      scores: [exactMatch({ by: 'kind' }), promptAlone()],
+      maxNewTokens: 4,
+      limit: 2000,
+      limitOnTheWay: 300,
+    }),
+    report(),
+  ],
+});
