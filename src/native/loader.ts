@@ -10,6 +10,10 @@ import type { Engine } from './engine.js';
 import { freshNote, type Note } from './note.js';
 import { foreignLibrary, loadedLibraries } from './verify.js';
 
+// OpenMP's threads spin for milliseconds before they sleep. Where other work wants the cores (decoding, a second
+// process), a 17 s step took 115 s that way. Read when libtorch loads; a worker's own copy of the environment is not.
+process.env['GOMP_SPINCOUNT'] ??= '3000';
+
 const require = createRequire(import.meta.url);
 let loaded: { addon: NativeAddon; engine: Engine } | undefined;
 
