@@ -6,6 +6,7 @@
 import sharp, { type Sharp } from 'sharp';
 import { ImageError, messageOf } from '../errors.js';
 import { formatOf, gifBackdrop, layoutOf, type Format, type Layout } from './format.js';
+import { decodeSmallPng } from './small-png.js';
 
 /** RGB, 8 bits, rows top to bottom, shape [height, width, 3]. */
 export interface Pixels {
@@ -48,7 +49,8 @@ export async function decodeImage(bytes: Uint8Array, where = 'image'): Promise<P
     });
   }
   try {
-    return await decode(bytes, sniffed.format);
+    const small = sniffed.format === 'png' ? decodeSmallPng(bytes) : undefined;
+    return small ?? (await decode(bytes, sniffed.format));
   } catch (cause) {
     throw await explain(bytes, sniffed.format, where, cause);
   }

@@ -24,21 +24,29 @@ export async function pixelValues(
   if (!first)
     throw new ImageError({ where, expected: 'an image', received: 'none', remedy: 'pass at least one' });
   const { height, width } = settings.size ?? first;
-  const planes = await Promise.all(
-    images.map((image, index) => {
-      check(image, images.length > 1 ? `${where} ${index}` : where, settings.size ? undefined : first);
-      return loadAddon().resizeRgbToPlanes(
+  const { resample, scaling } = settings;
+  const perImage = 3 * height * width;
+  const data = floats(images.length * perImage);
+  images.forEach((image, index) => {
+    check(image, images.length > 1 ? `${where} ${index}` : where, settings.size ? undefined : first);
+  });
+  const addon = loadAddon();
+  await Promise.all(
+    images.map((image, index) =>
+      addon.resizeRgbToPlanes(
         image.data,
         image.height,
         image.width,
         height,
         width,
-        settings.resample === 'bicubic',
-        settings.table,
-      );
-    }),
+        resample === 'bicubic',
+        data.subarray(index * perImage, (index + 1) * perImage),
+        scaling.numbers,
+        scaling.divide,
+      ),
+    ),
   );
-  return { data: concat(planes), shape: [images.length, 3, height, width] };
+  return { data, shape: [images.length, 3, height, width] };
 }
 
 /** RGB resized with antialias, as torchvision resizes 8-bit images; off the JavaScript thread.
@@ -51,7 +59,8 @@ export async function resizeImage(
   check(image, 'image');
   const { height, width } = size;
   const cubic = resample === 'bicubic';
-  const data = await loadAddon().resizeRgb(image.data, image.height, image.width, height, width, cubic);
+  const data = new Uint8Array(3 * height * width);
+  await loadAddon().resizeRgb(image.data, image.height, image.width, height, width, cubic, data);
   return { data, width, height };
 }
 
@@ -75,13 +84,8 @@ function check(image: Pixels, where: string, like?: Pixels): void {
   }
 }
 
-function concat(parts: readonly Float32Array[]): Float32Array {
-  if (parts.length === 1) return parts[0]!;
-  const whole = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
+/** Not filled with zeros, since every value is written: an eighth of the time of a large image. */
+function floats(count: number): Float32Array {
+  const { buffer } = Buffer.allocUnsafeSlow(count * Float32Array.BYTES_PER_ELEMENT);
+  return new Float32Array(buffer, 0, count);
 }

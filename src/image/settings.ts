@@ -3,14 +3,20 @@
 import { ImageError } from '../errors.js';
 import { decode, z } from '../schema.js';
 
+/** What becomes of a channel's 8-bit value v, in float32: v * by, or (v - shift) / by. */
+export interface Scaling {
+  /** The three channels' shifts, then their `by`. */
+  readonly numbers: Float32Array;
+  readonly divide: boolean;
+}
+
 /** What happens to pixels before the model sees them. */
 export interface ImageSettings {
   /** Every image becomes this size; undefined leaves sizes as they are. */
   readonly size?: { readonly height: number; readonly width: number };
   /** Both with antialias. */
   readonly resample: 'bilinear' | 'bicubic';
-  /** [3, 256] float32: what a channel's 8-bit value becomes. */
-  readonly table: Float32Array;
+  readonly scaling: Scaling;
 }
 
 const flag = z.boolean().nullish();
@@ -45,7 +51,7 @@ export function imageSettings(value: unknown, where: string): ImageSettings {
   return {
     ...(config.do_resize === false ? {} : { size: sizeOf(config.size, where) }),
     resample,
-    table: valueTable({
+    scaling: scalingOf({
       factor: config.do_rescale === false ? undefined : (config.rescale_factor ?? 1 / 255),
       mean: config.do_normalize === false ? undefined : (config.image_mean ?? 0.5),
       std: config.image_std ?? 0.5,
@@ -65,31 +71,24 @@ function sizeOf(
   return { height: height!, width: width! };
 }
 
-/** What each 8-bit value becomes, in float32 arithmetic in the order of transformers' processor:
- *  v * factor, or (v - mean / factor) / (std / factor). */
-export function valueTable({
+/** Rounded to float32 where transformers' processor rounds: v * factor, or (v - mean / factor) / (std / factor). */
+function scalingOf({
   factor,
   mean,
   std,
 }: {
-  factor?: number | undefined;
-  mean?: number | readonly number[] | undefined;
+  factor: number | undefined;
+  mean: number | readonly number[] | undefined;
   std: number | readonly number[];
-}): Float32Array {
-  const f32 = Math.fround;
-  const at = (value: number | readonly number[], c: number): number =>
-    typeof value === 'number' ? value : value[c]!;
-  const table = new Float32Array(3 * 256);
-  for (let c = 0; c < 3; c++) {
-    const scale = f32(1 / (factor ?? 1));
-    const shift = mean === undefined ? 0 : f32(f32(at(mean, c)) * scale);
-    const spread = f32(f32(at(std, c)) * scale);
-    for (let v = 0; v < 256; v++) {
-      if (mean !== undefined) table[256 * c + v] = f32(v - shift) / spread;
-      else table[256 * c + v] = factor === undefined ? v : v * f32(factor);
-    }
+}): Scaling {
+  if (mean === undefined) {
+    const by = factor ?? 1;
+    return { numbers: Float32Array.of(0, 0, 0, by, by, by), divide: false };
   }
-  return table;
+  const levels = Math.fround(1 / (factor ?? 1));
+  const scaled = (value: number | readonly number[]): number[] =>
+    [0, 1, 2].map((c) => Math.fround(typeof value === 'number' ? value : value[c]!) * levels);
+  return { numbers: Float32Array.of(...scaled(mean), ...scaled(std)), divide: true };
 }
 
 function unsupported(where: string, key: string, expected: string, received: string): ImageError {

@@ -78,10 +78,17 @@ export interface NativeAddon {
   openLibrary(path: string): void;
   /** @param bytes the size that the file must have */
   mapFile(path: string, bytes: number): Mapping;
-  mappedTensor(mapping: Mapping, offset: number, bytes: number, dtype: string, sizes: readonly number[]): Handle;
+  mappedTensor(
+    mapping: Mapping,
+    offset: number,
+    bytes: number,
+    dtype: string,
+    sizes: readonly number[],
+  ): Handle;
   releaseMapped(mapping: Mapping, offset: number, bytes: number): void;
   unmapFile(mapping: Mapping): void;
-  /** RGB bytes [height, width, 3] resized with antialias, off this thread. `data` must stay as it is until then. */
+  /** RGB bytes [height, width, 3] resized with antialias into `output`, off this thread, and `output`. Neither array may
+   *  be touched until then. */
   resizeRgb(
     data: Uint8Array,
     height: number,
@@ -89,8 +96,11 @@ export interface NativeAddon {
     outHeight: number,
     outWidth: number,
     cubic: boolean,
+    output: Uint8Array,
   ): Promise<Uint8Array>;
-  /** The same, given as planes [3, outHeight, outWidth] in which channel c's value v is table[256 c + v]. */
+  /** The same into planes [3, outHeight, outWidth].
+   *  @param scaling for each channel a shift, then for each a factor or divisor
+   *  @param divide a value v becomes (v - shift) / by instead of v * by */
   resizeRgbToPlanes(
     data: Uint8Array,
     height: number,
@@ -98,6 +108,8 @@ export interface NativeAddon {
     outHeight: number,
     outWidth: number,
     cubic: boolean,
-    table: Float32Array,
+    output: Float32Array,
+    scaling: Float32Array,
+    divide: boolean,
   ): Promise<Float32Array>;
 }

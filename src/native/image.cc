@@ -1,6 +1,8 @@
 // Image resize off the JavaScript thread: libtorch's antialiased bilinear and bicubic kernels on 8-bit RGB, the very ones
 // behind torchvision's resize, so that pixels equal the reference's. Inputs and outputs stay in the memory of the typed
 // arrays: nothing is copied between decoder, kernel and pixel values.
+//
+// cxxflags: -O3
 
 #include "addon.h"
 
@@ -13,8 +15,22 @@
 
 #include <array>
 
+// Spreading RGB to float planes is a third faster on an image as a whole where the compiler may use AVX2.
+#if defined(__x86_64__) && defined(__GLIBC__)
+#define SLUICE_WIDE __attribute__((target_clones("avx2", "default")))
+#else
+#define SLUICE_WIDE
+#endif
+
 namespace sluice {
 namespace {
+
+/// What becomes of a channel's 8-bit value v: v * by, or (v - shift) / by.
+struct Scaling {
+  std::array<float, 3> shift;
+  std::array<float, 3> by;
+  bool divide;
+};
 
 struct Size {
   int64_t height;
@@ -45,6 +61,33 @@ bool hasByteKernel(bool cubic) {
 #endif
 }
 
+SLUICE_WIDE void spreadScaled(const uint8_t* __restrict pixels, int64_t count, const Scaling& scaling,
+                              float* __restrict planes) {
+  const auto [r, g, b] = scaling.by;
+  float* __restrict red = planes;
+  float* __restrict green = planes + count;
+  float* __restrict blue = planes + 2 * count;
+  for (int64_t i = 0; i < count; ++i) {
+    red[i] = static_cast<float>(pixels[3 * i]) * r;
+    green[i] = static_cast<float>(pixels[3 * i + 1]) * g;
+    blue[i] = static_cast<float>(pixels[3 * i + 2]) * b;
+  }
+}
+
+SLUICE_WIDE void spreadShifted(const uint8_t* __restrict pixels, int64_t count, const Scaling& scaling,
+                               float* __restrict planes) {
+  const auto [shiftR, shiftG, shiftB] = scaling.shift;
+  const auto [r, g, b] = scaling.by;
+  float* __restrict red = planes;
+  float* __restrict green = planes + count;
+  float* __restrict blue = planes + 2 * count;
+  for (int64_t i = 0; i < count; ++i) {
+    red[i] = (static_cast<float>(pixels[3 * i]) - shiftR) / r;
+    green[i] = (static_cast<float>(pixels[3 * i + 1]) - shiftG) / g;
+    blue[i] = (static_cast<float>(pixels[3 * i + 2]) - shiftB) / b;
+  }
+}
+
 class Resize : public Napi::AsyncWorker {
  public:
   Resize(Napi::Env env, Napi::Uint8Array input, Size from, Size to, bool cubic)
@@ -62,11 +105,11 @@ class Resize : public Napi::AsyncWorker {
     bytes_ = output.Data();
   }
 
-  /// Gives floats [3, height, width], channel c's value v replaced by table[256 c + v].
-  void intoPlanes(Napi::Float32Array output, Napi::Float32Array table) {
+  /// Writes floats [3, height, width].
+  void intoPlanes(Napi::Float32Array output, const Scaling& scaling) {
     output_ = Napi::Persistent(output.As<Napi::Object>());
     planes_ = output.Data();
-    std::copy_n(table.Data(), table_.size(), table_.begin());
+    scaling_ = scaling;
   }
 
   Napi::Promise promise() const { return deferred_.Promise(); }
@@ -102,20 +145,10 @@ class Resize : public Napi::AsyncWorker {
     }
     if (bytes_) {
       std::copy_n(pixels, to_.pixels() * 3, bytes_);
+    } else if (scaling_.divide) {
+      spreadShifted(pixels, to_.pixels(), scaling_, planes_);
     } else {
-      spread(pixels);
-    }
-  }
-
-  void spread(const uint8_t* pixels) {
-    const int64_t count = to_.pixels();
-    const float* red = table_.data();
-    const float* green = red + 256;
-    const float* blue = green + 256;
-    for (int64_t i = 0; i < count; ++i) {
-      planes_[i] = red[pixels[3 * i]];
-      planes_[count + i] = green[pixels[3 * i + 1]];
-      planes_[2 * count + i] = blue[pixels[3 * i + 2]];
+      spreadScaled(pixels, to_.pixels(), scaling_, planes_);
     }
   }
 
@@ -125,13 +158,13 @@ class Resize : public Napi::AsyncWorker {
   uint8_t* pixels_;
   uint8_t* bytes_ = nullptr;
   float* planes_ = nullptr;
-  std::array<float, 768> table_{};
+  Scaling scaling_{};
   Size from_;
   Size to_;
   bool cubic_;
 };
 
-/// (data, height, width, outHeight, outWidth, cubic, table?)
+/// (data, height, width, outHeight, outWidth, cubic, output): output holds 3 values a pixel.
 Resize* workerOf(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const auto data = info[0].As<Napi::Uint8Array>();
@@ -140,28 +173,28 @@ Resize* workerOf(const Napi::CallbackInfo& info) {
   constexpr int64_t longest = 1 << 20;
   const bool sized = from.height > 0 && from.width > 0 && to.height > 0 && to.width > 0 && from.height < longest &&
                      from.width < longest && to.height < longest && to.width < longest;
-  if (!sized || static_cast<int64_t>(data.ElementLength()) != from.pixels() * 3) {
+  const auto values = [](const Napi::TypedArray& array) { return static_cast<int64_t>(array.ElementLength()); };
+  if (!sized || values(data) != from.pixels() * 3 || values(info[6].As<Napi::TypedArray>()) != to.pixels() * 3) {
     throw Napi::RangeError::New(env, "resize: the pixels do not fit the sizes");
   }
   return new Resize(env, data, from, to, info[5].ToBoolean());
 }
 
-int64_t outputLength(const Napi::CallbackInfo& info) {
-  return 3 * info[3].As<Napi::Number>().Int64Value() * info[4].As<Napi::Number>().Int64Value();
-}
-
 Napi::Value resizeRgb(const Napi::CallbackInfo& info) {
   Resize* worker = workerOf(info);
-  worker->intoBytes(Napi::Uint8Array::New(info.Env(), outputLength(info)));
+  worker->intoBytes(info[6].As<Napi::Uint8Array>());
   worker->Queue();
   return worker->promise();
 }
 
+/// Beside the others: shift and by, a Float32Array of 6, and whether to divide.
 Napi::Value resizeRgbToPlanes(const Napi::CallbackInfo& info) {
-  const auto table = info[6].As<Napi::Float32Array>();
-  if (table.ElementLength() != 768) throw Napi::RangeError::New(info.Env(), "resize: the table must hold 768 values");
+  const auto numbers = info[7].As<Napi::Float32Array>();
+  if (numbers.ElementLength() != 6) throw Napi::RangeError::New(info.Env(), "resize: six numbers scale the values");
+  const Scaling scaling{
+      {numbers[0], numbers[1], numbers[2]}, {numbers[3], numbers[4], numbers[5]}, info[8].ToBoolean()};
   Resize* worker = workerOf(info);
-  worker->intoPlanes(Napi::Float32Array::New(info.Env(), outputLength(info)), table);
+  worker->intoPlanes(info[6].As<Napi::Float32Array>(), scaling);
   worker->Queue();
   return worker->promise();
 }

@@ -226,9 +226,12 @@ function beginsWithBos(postProcessor: unknown, bos: string | undefined): boolean
   return bos !== undefined && template?.single?.[0]?.SpecialToken?.id === bos;
 }
 
+/** What transformers' GemmaTokenizer takes for named when the configuration does not say so. */
+const gemmaNames = ['bos', 'eos', 'pad', 'unk', 'mask'].map((name) => [name, `<${name}>`] as const);
+
 /** Every token that the configuration names, by name without "_token". Newer files nest the media tokens. */
 function namesOf(config: Readonly<Record<string, unknown>>): Map<string, string> {
-  const names = new Map<string, string>();
+  const names = new Map<string, string>(/^Gemma/.test(String(config['tokenizer_class'])) ? gemmaNames : []);
   const sources = [config['model_specific_special_tokens'], config['extra_special_tokens'], config];
   for (const source of sources) {
     if (typeof source !== 'object' || source === null || Array.isArray(source)) continue;

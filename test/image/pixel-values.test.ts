@@ -75,28 +75,34 @@ describe('resizeImage', () => {
 });
 
 describe('imageSettings', () => {
-  const table = (config: object): Float32Array => imageSettings({ size, ...config }, 'p.json').table;
   const bits = (name: keyof typeof values.normalised): Float32Array =>
     new Float32Array(Int32Array.from(values.normalised[name]).buffer);
 
-  it('rescales and normalises to the last bit as the reference does', () => {
+  /** What becomes of the values 0 to 255 in each channel. */
+  async function scaled(config: object): Promise<Float32Array> {
+    const ramp = Uint8Array.from({ length: 3 * 256 }, (_, i) => Math.floor(i / 3));
+    const settings = imageSettings({ do_resize: false, ...config }, 'p.json');
+    return (await pixelValues([{ data: ramp, height: 1, width: 256 }], settings)).data;
+  }
+
+  it('rescale and normalise to the last bit as the reference does', async () => {
     const factor = 1 / 255;
     const mean = [0.485, 0.456, 0.406];
     const std = [0.229, 0.224, 0.225];
-    expect(table({ rescale_factor: factor, do_normalize: false })).toEqual(bits('rescale'));
-    expect(table({ rescale_factor: factor, image_mean: mean, image_std: std })).toEqual(bits('both'));
-    expect(table({ do_rescale: false, image_mean: [120, 110, 100], image_std: [60, 57, 55] })).toEqual(
-      bits('normalize'),
-    );
+    expect(await scaled({ rescale_factor: factor, do_normalize: false })).toEqual(bits('rescale'));
+    expect(await scaled({ rescale_factor: factor, image_mean: mean, image_std: std })).toEqual(bits('both'));
+    const levels = { do_rescale: false, image_mean: [120, 110, 100], image_std: [60, 57, 55] };
+    expect(await scaled(levels)).toEqual(bits('normalize'));
   });
 
-  it('has the defaults of the reference', () => {
-    const { size, resample, table } = imageSettings({}, 'p.json');
+  it('have the defaults of the reference', async () => {
+    const { size, resample } = imageSettings({}, 'p.json');
     expect({ size, resample }).toEqual({ size: { height: 224, width: 224 }, resample: 'bicubic' });
-    expect([table[0], table[255]]).toEqual([-1, 1]);
+    const ramp = await scaled({});
+    expect([ramp[0], ramp[255]]).toEqual([-1, 1]);
   });
 
-  it('refuses what it does not do, and values of the wrong type', () => {
+  it('refuse what is not done, and values of the wrong type', () => {
     const decode = (config: object) => () => imageSettings(config, 'p.json');
     const remedy = "use the model's own preprocessor_config.json";
     expect(decode({ size: { shortest_edge: 224 } })).toThrow(
