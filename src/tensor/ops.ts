@@ -8,7 +8,7 @@ const convOp = op('aten::convolution');
 const geluOp = op('aten::gelu');
 const softmaxOp = op('aten::softmax.int');
 const logSoftmaxOp = op('aten::log_softmax.int');
-const rmsNormOp = op('aten::rms_norm');
+const rmsNormOp = op('sluice::rms_norm');
 const attentionOp = op('aten::scaled_dot_product_attention');
 const catOp = op('aten::cat');
 const stackOp = op('aten::stack');
@@ -58,9 +58,14 @@ export function logSoftmax(x: Tensor, dim: number, dtype?: DType): Tensor {
   return logSoftmaxOp(x, dim, dtype);
 }
 
-/** x / sqrt(mean(x^2) + eps) * weight, over the last dim. */
-export function rmsNorm(x: Tensor, weight: Tensor | undefined, eps: number): Tensor {
-  return rmsNormOp(x, [x.shape[x.ndim - 1] ?? 1], weight, eps);
+/** act(x / sqrt(mean(x^2) + eps) * weight), over the last dim; in float32 inside. Fused on a CPU; derivable once. */
+export function rmsNorm(
+  x: Tensor,
+  weight: Tensor | undefined,
+  eps: number,
+  act: 'none' | 'gelu_tanh' = 'none',
+): Tensor {
+  return rmsNormOp(x, weight, eps, act);
 }
 
 export interface AttentionOptions {

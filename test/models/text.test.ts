@@ -12,7 +12,8 @@ describe.each(['sharing', 'plain', 'clipped'])('the text tower (%s)', (name) => 
       labels: value(`${padding}.labels`),
       ...(padding !== 'none' && { attentionMask: value(`${padding}.attention_mask`) }),
     });
-    expect(relativeMax(logits, value(`${padding}.logits`))).toBeLessThan(1e-5);
+    // In float32 the reference itself is up to 1.5e-5 from the float64 result.
+    expect(relativeMax(logits, value(`${padding}.logits`))).toBeLessThan(1e-4);
     expect(loss?.item()).toBeCloseTo(value(`${padding}.loss`).item(), 5);
   });
 

@@ -10,7 +10,7 @@ import {
   expandedChs,
 } from './mobilenet-args.js';
 import {
-  type Activation,
+  type ActivationName,
   Conv2d,
   ConvNormAct,
   LayerScale2d,
@@ -18,7 +18,6 @@ import {
   RmsNorm2d,
   RmsNormAct2d,
   SqueezeExcite,
-  activations,
   padSame,
 } from './mobilenet-layers.js';
 import type { PlannedBlock } from './mobilenet-plan.js';
@@ -26,7 +25,7 @@ import type { PlannedBlock } from './mobilenet-plan.js';
 /** What the blocks of one tower have in common. */
 export interface BlockStyle {
   readonly padType: PadType;
-  readonly act: Activation;
+  readonly act: ActivationName;
   /** undefined: no layer scale. */
   readonly layerScaleInitValue: number | undefined;
   readonly seFromExp: boolean;
@@ -35,7 +34,7 @@ export interface BlockStyle {
 export type Block = EdgeResidual | UniversalInvertedResidual | MobileAttention;
 
 export function createBlock({ args, inChs, dilation }: PlannedBlock, tower: BlockStyle): Block {
-  const style = args.actLayer ? { ...tower, act: activations[args.actLayer] } : tower;
+  const style = args.actLayer ? { ...tower, act: args.actLayer } : tower;
   switch (args.blockType) {
     case 'er':
       return new EdgeResidual(args, inChs, dilation, style);
@@ -93,7 +92,7 @@ export class UniversalInvertedResidual extends Module {
     const { outChs, stride, dwKernelSizeStart: start, dwKernelSizeMid: mid, dwKernelSizeEnd: end } = args;
     const { padType, act, layerScaleInitValue } = style;
     const midChs = expandedChs(args, inChs);
-    const depthwise = (channels: number, kernel: number, carriesStride: boolean, act?: Activation) => {
+    const depthwise = (channels: number, kernel: number, carriesStride: boolean, act?: ActivationName) => {
       if (kernel === 0) return undefined;
       const groups = args.groupSize === 0 ? 1 : channels / args.groupSize;
       const options = { stride: carriesStride ? stride : 1, dilation, groups, padType, act };
@@ -117,9 +116,9 @@ export class UniversalInvertedResidual extends Module {
     y = this.pwExp.forward(y);
     if (this.dwMid) y = this.dwMid.forward(y);
     if (this.se) y = this.se.forward(y);
-    y = this.pwProj.forward(y);
-    if (this.dwEnd) y = this.dwEnd.forward(y);
-    if (this.layerScale) y = this.layerScale.forward(y);
+    const scale = this.layerScale?.gamma;
+    y = this.pwProj.forward(y, this.dwEnd ? undefined : scale);
+    if (this.dwEnd) y = this.dwEnd.forward(y, scale);
     return this.hasSkip ? y.add(x) : y;
   }
 }

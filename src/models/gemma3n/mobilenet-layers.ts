@@ -22,14 +22,13 @@ export const ACTIVATIONS = [
   'identity',
 ] as const;
 export type ActivationName = (typeof ACTIVATIONS)[number];
-export type Activation = (x: Tensor) => Tensor;
 
 const relu6 = op('aten::relu6');
 const silu = op('aten::silu');
 const hardSwish = op('aten::hardswish');
 const mish = op('aten::mish');
 
-export const activations: Readonly<Record<ActivationName, Activation>> = {
+const activations: Readonly<Record<ActivationName, (x: Tensor) => Tensor>> = {
   gelu_tanh: (x) => gelu(x, 'tanh'),
   gelu: (x) => gelu(x),
   relu: (x) => x.relu(),
@@ -111,21 +110,28 @@ export class RmsNorm2d extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    return rmsNorm(x.permute([0, 2, 3, 1]), this.weight, EPS).permute([0, 3, 1, 2]);
+    return normChannels(x, this.weight);
   }
+}
+
+function normChannels(x: Tensor, weight: Tensor, act?: 'gelu_tanh'): Tensor {
+  return rmsNorm(x.permute([0, 2, 3, 1]), weight, EPS, act).permute([0, 3, 1, 2]);
 }
 
 /** RmsNorm2d, then the activation. */
 export class RmsNormAct2d extends RmsNorm2d {
   constructor(
     channels: number,
-    private readonly act: Activation = activations.identity,
+    readonly act: ActivationName = 'identity',
   ) {
     super(channels);
   }
 
-  override forward(x: Tensor): Tensor {
-    return this.act(super.forward(x));
+  /** @param scale multiplies the norm's weight: a layer scale that follows costs no pass of its own */
+  override forward(x: Tensor, scale?: Tensor): Tensor {
+    const weight = scale ? this.weight.mul(scale) : this.weight;
+    if (this.act === 'gelu_tanh') return normChannels(x, weight, this.act);
+    return activations[this.act](normChannels(x, weight));
   }
 }
 
@@ -138,15 +144,16 @@ export class ConvNormAct extends Module {
     inChs: number,
     outChs: number,
     kernelSize: number,
-    options: Conv2dOptions & { readonly act?: Activation },
+    options: Conv2dOptions & { readonly act?: ActivationName },
   ) {
     super();
     this.conv = new Conv2d(inChs, outChs, kernelSize, options);
     this.bn = new RmsNormAct2d(outChs, options.act);
   }
 
-  forward(x: Tensor): Tensor {
-    return this.bn.forward(this.conv.forward(x));
+  /** @param scale see `RmsNormAct2d` */
+  forward(x: Tensor, scale?: Tensor): Tensor {
+    return this.bn.forward(this.conv.forward(x), scale);
   }
 }
 
@@ -176,7 +183,7 @@ export class SqueezeExcite extends Module {
   constructor(
     channels: number,
     reduced: number,
-    private readonly act: Activation,
+    private readonly act: ActivationName,
   ) {
     super();
     this.convReduce = new Conv2d(channels, reduced, 1, { bias: true });
@@ -184,7 +191,7 @@ export class SqueezeExcite extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    const squeezed = this.act(this.convReduce.forward(x.mean([2, 3], true)));
+    const squeezed = activations[this.act](this.convReduce.forward(x.mean([2, 3], true)));
     return x.mul(this.convExpand.forward(squeezed).sigmoid());
   }
 }

@@ -4,7 +4,7 @@
 import { Module } from '../../nn/index.js';
 import { type Tensor, cat, op } from '../../tensor/index.js';
 import { type Block, UniversalInvertedResidual, createBlock } from './mobilenet-blocks.js';
-import { ConvNormAct, RmsNorm2d, activations } from './mobilenet-layers.js';
+import { type ActivationName, ConvNormAct, RmsNorm2d } from './mobilenet-layers.js';
 import { planTower } from './mobilenet-plan.js';
 import { type TowerConfig, VISION_FEATURES } from './vision-config.js';
 
@@ -23,7 +23,7 @@ export class MobileNetV5Encoder extends Module {
     super();
     const plan = planTower(config, where);
     const { padType, layerScaleInitValue, seFromExp } = config;
-    const style = { padType, act: activations[config.actLayer], layerScaleInitValue, seFromExp };
+    const style = { padType, act: config.actLayer, layerScaleInitValue, seFromExp };
     const { act } = style;
     this.fusedStages = plan.fusedStages;
 
@@ -58,7 +58,7 @@ export class MultiScaleFusionAdapter extends Module {
   constructor(
     inChs: number,
     private readonly outputResolution: readonly [number, number],
-    act: (x: Tensor) => Tensor,
+    act: ActivationName,
   ) {
     super();
     const args = {
