@@ -89,7 +89,10 @@ export function checkData(
   const definition = getMaxDefinitionLevel([...chunk.schemaPath]);
   let offset = 0;
   function levels(top: number, length: number | undefined): number {
-    if (top === 0) return count;
+    if (top === 0) {
+      offset += length ?? 0; // some writers put levels there all the same
+      return count;
+    }
     const size = length ?? runsLength(view, offset);
     const start = offset + (length === undefined ? 4 : 0);
     offset = start + size;

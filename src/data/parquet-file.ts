@@ -194,9 +194,10 @@ function rowGroupChunks(
     const meta = column?.meta_data;
     const start = Number(meta?.dictionary_page_offset || meta?.data_page_offset);
     const first = Math.min(start, Number(meta?.data_page_offset));
-    const size = Number(meta?.total_compressed_size);
     const numValues = Number(meta?.num_values);
-    const fits = first >= 4 && size >= 0 && first + size <= fileSize - 8 && numValues >= 0;
+    const size = numValues === 0 ? 0 : Number(meta?.total_compressed_size);
+    const fits =
+      numValues === 0 || (numValues > 0 && first >= 4 && size >= 0 && first + size <= fileSize - 8);
     if (!meta || column.file_path || !fits || meta.type !== schemaPath.at(-1)!.element.type) {
       throw new DataError({
         where: `${path}, row group ${index}, column ${leaf}`,

@@ -90,10 +90,19 @@ function columnDecoder({ schemaPath, type }: ColumnChunk): ColumnDecoder {
     element: leaf.element,
     schemaPath: [...schemaPath],
     codec: 'UNCOMPRESSED', // pages are decompressed before hyparquet gets them
-    parsers: { ...DEFAULT_PARSERS, stringFromBytes, jsonFromBytes: stringFromBytes },
+    parsers: PARSERS,
     utf8: false,
   };
 }
+
+/** JSON stays text, shapes stay bytes (WKB): users parse them, and a broken one breaks its row alone. */
+const PARSERS = {
+  ...DEFAULT_PARSERS,
+  stringFromBytes,
+  jsonFromBytes: stringFromBytes,
+  geometryFromBytes: (bytes: Uint8Array) => bytes,
+  geographyFromBytes: (bytes: Uint8Array) => bytes,
+};
 
 const utf8 = new TextDecoder('utf-8', { fatal: true });
 

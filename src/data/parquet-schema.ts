@@ -173,7 +173,6 @@ function primitiveName({ type, converted_type, logical_type, type_length }: Sche
       return type === 'INT32' ? 'int32' : 'int64';
     case 'BYTE_ARRAY':
       if (converted_type === 'BSON' || logical === 'BSON') return 'unsupported';
-      if (logical === 'GEOMETRY' || logical === 'GEOGRAPHY' || logical === 'VARIANT') return 'unsupported';
       return converted_type === 'UTF8' || converted_type === 'JSON' || logical === 'STRING'
         ? 'string'
         : 'binary';

@@ -112,10 +112,11 @@ const definition = definePart({
   role: 'source',
   kind: 'parquet',
   schema: OPTIONS,
-  create: (options, _context: undefined): Source<unknown> => ({
+  create: (options, _context: undefined): Source<unknown> & Pick<ParquetSource<unknown>, 'plan'> => ({
     name: 'parquet',
     ...(options.maxItemBytes === undefined ? {} : { maxItemBytes: options.maxItemBytes }),
     open: (signal) => readRows(options, signal),
+    plan: async () => planRows(options),
   }),
 });
 

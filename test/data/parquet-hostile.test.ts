@@ -123,6 +123,49 @@ describe('a page header', () => {
     expect(await decode(dataPage([2, 0, 0, 0, 7, 8]))).toEqual([new Uint8Array([7, 8])]);
   });
 
+  test('of version 2 may have levels where none are needed', async () => {
+    const body = [0x88, 0x01, 2, 0, 0, 0, 7, 8];
+    const page: Field[] = [
+      [1, 1],
+      [2, 0],
+      [3, 1],
+      [4, PLAIN],
+      [5, 0],
+      [6, 2],
+    ]; // 2 bytes of repetition levels
+    const header = struct([
+      [1, 3],
+      [2, body.length],
+      [3, body.length],
+      [8, page],
+    ]);
+    expect(await decode([...header, ...body])).toEqual([new Uint8Array([7, 8])]);
+  });
+
+  test('of version 2 whose levels are longer than the page is refused', async () => {
+    const page: Field[] = [
+      [1, 1],
+      [2, 0],
+      [3, 1],
+      [4, PLAIN],
+      [5, 50],
+      [6, 0],
+    ];
+    const bytes = [
+      ...struct([
+        [1, 3],
+        [2, 60],
+        [3, 4],
+        [8, page],
+      ]),
+      1,
+      2,
+      3,
+      4,
+    ];
+    expect(await messageFrom(decode(bytes))).toBe('Error: page 0: levels of 50 bytes in a page of 4');
+  });
+
   test.each<[string, number[], Parameters<typeof decode>[1], string]>([
     [
       'of 2 GB',
