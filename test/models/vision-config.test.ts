@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto';
 import * as fs from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { MobileNetV5Encoder } from '../../src/models/gemma3n/mobilenet.js';
-import { makeDivisible } from '../../src/models/gemma3n/mobilenet-args.js';
+import { makeDivisible, withBlockDictionaries } from '../../src/models/gemma3n/mobilenet-args.js';
 import { planTower } from '../../src/models/gemma3n/mobilenet-plan.js';
 import { checkpointName } from '../../src/models/gemma3n/names.js';
 import { decodeVisionConfig } from '../../src/models/gemma3n/vision-config.js';
@@ -89,6 +89,23 @@ describe('vision_config', () => {
     expect(towerOf({ block_args: [strings] }).blockArgs).toEqual(
       towerOf({ block_args: [dictionaries] }).blockArgs,
     );
+  });
+
+  test('is written with dictionaries, the only blocks that timm reads', () => {
+    const model_args = {
+      stem_size: 8,
+      block_args: [['er_r2_k3_s2_e2_c8', { block_type: 'uir', out_chs: 8 }]],
+    };
+    const er2 = { block_type: 'er', act_layer: null, noskip: false, stride: 2, out_chs: 8 };
+    const decoded = { ...er2, exp_kernel_size: 3, exp_ratio: 2 };
+    expect(withBlockDictionaries({ hidden_size: 2048, model_args })).toEqual({
+      hidden_size: 2048,
+      model_args: {
+        stem_size: 8,
+        block_args: [[decoded, decoded, { block_type: 'uir', out_chs: 8, stride: 1, act_layer: null }]],
+      },
+    });
+    expect(withBlockDictionaries({ model_args: { stem_size: 8 } })).toEqual({ model_args: { stem_size: 8 } });
   });
 
   test('takes null for absent', () => {

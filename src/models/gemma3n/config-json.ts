@@ -3,6 +3,7 @@
 
 import type { DType } from '../../tensor/index.js';
 import type { Gemma3nConfig, JsonObject } from './config.js';
+import { withBlockDictionaries } from './mobilenet-args.js';
 
 /** Keys whose values the reference takes as floats alone: it refuses 30 where it wants 30.0. */
 const floatKeys = new Set([
@@ -32,7 +33,7 @@ export function configText({ kind, raw, audio, vision }: Gemma3nConfig, dtype: D
   if (kind === 'text') return jsonText(withDType(named, dtype));
   const nested = {
     text_config: { model_type: 'gemma3n_text', ...(raw['text_config'] as JsonObject | undefined) },
-    ...(vision && { vision_config: { model_type: 'gemma3n_vision', ...vision } }),
+    ...(vision && { vision_config: { model_type: 'gemma3n_vision', ...withBlockDictionaries(vision) } }),
     ...(audio && { audio_config: { model_type: 'gemma3n_audio', ...audio } }),
   };
   return jsonText(withDType({ ...named, ...nested }, dtype));

@@ -134,6 +134,25 @@ export const blockArgsSchema = z
   )
   .min(1);
 
+/** `vision_config` as timm itself reads it: block strings become dictionaries, which get the keys that timm cannot do
+ *  without. @param vision as given in a config.json that `decodeVisionConfig` took */
+export function withBlockDictionaries(
+  vision: Readonly<Record<string, unknown>>,
+): Readonly<Record<string, unknown>> {
+  const args = vision['model_args'] as Readonly<Record<string, unknown>> | null | undefined;
+  const stages = args?.['block_args'] as readonly (readonly (string | object)[])[] | null | undefined;
+  if (!stages) return vision;
+  const dictionaries = stages.map((stage) =>
+    stage
+      .flatMap((given) => {
+        const decoded = typeof given === 'string' ? decodeBlockString(given) : [given];
+        return typeof decoded === 'string' ? [given] : decoded;
+      })
+      .map((given) => ({ stride: 1, act_layer: null, ...(given as object) })),
+  );
+  return { ...vision, model_args: { ...args, block_args: dictionaries } };
+}
+
 function camelCaseKeys(args: Readonly<Record<string, unknown>>): Record<string, unknown> {
   return Object.fromEntries(
     Object.entries(args).map(([key, value]) => [
@@ -196,7 +215,7 @@ function decodeBlockString(text: string): Record<string, unknown>[] | string {
   const missing = [...kind.needs].filter((key) => !options.has(key));
   if (missing.length > 0) return `expected the parts ${missing.join(', ')} too`;
 
-  const args: Record<string, unknown> = { block_type: blockType, act_layer: actLayer, noskip };
+  const args: Record<string, unknown> = { block_type: blockType, act_layer: actLayer ?? null, noskip };
   const takes: Record<string, string> = { ...kind.takes, c: 'out_chs', s: 'stride', gs: 'group_size' };
   for (const [key, value] of options) {
     const name = takes[key];
