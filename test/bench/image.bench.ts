@@ -1,12 +1,15 @@
 // Pictures to pixel values, decoded and resized, beside PIL and torchvision in the same run.
 
+import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
 import sharp from 'sharp';
 import { it } from 'vitest';
 import { decodeImage, imageSettings, pixelValues } from '../../src/image/index.js';
-import { type BenchRow, median, printTable, pythonWith, runPython } from './table.js';
+import { type BenchRow, median, printTable, pythonWith } from './table.js';
 
 const ROUNDS = 3;
 const IN_FLIGHT = 4;
@@ -28,9 +31,10 @@ interface Job {
 
 it('decode and resize', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'sluice-bench-'));
+  const python = pythonWith('torch', 'torchvision', 'PIL');
+  const reference = python === undefined ? undefined : startReference(python);
   try {
     const jobs = await writeJobs(folder);
-    const python = pythonWith('torch', 'torchvision', 'PIL');
     const rows: BenchRow[] = [];
     for (const job of jobs) {
       await measure(job);
@@ -38,9 +42,7 @@ it('decode and resize', async () => {
       const theirs: Rate[] = [];
       for (let round = 0; round < ROUNDS; round++) {
         ours.push(await measure(job));
-        if (!python) continue;
-        const args = [job.file, job.size, job.count, availableParallelism()].map(String);
-        theirs.push(runPython<Rate>(python, './image.py', args));
+        if (reference) theirs.push(await reference.measure(job));
       }
       rows.push(
         row(`${job.name}, images/s`, ours, theirs, (rate) => rate.imagesPerSecond),
@@ -49,6 +51,7 @@ it('decode and resize', async () => {
     }
     printTable(`Decode and resize, ${IN_FLIGHT} in flight, PIL on ${availableParallelism()} threads`, rows);
   } finally {
+    reference?.end();
     rmSync(folder, { recursive: true });
   }
 }, 600_000);
@@ -86,6 +89,22 @@ async function measure({ file, size, count }: Job): Promise<Rate> {
   return {
     imagesPerSecond: (count / (performance.now() - begun)) * 1e3,
     imagesPerCpuSecond: (count / (user + system)) * 1e6,
+  };
+}
+
+/** One Python for all rounds, so that none waits for torch to load: a line in, a line out. */
+function startReference(python: string): { measure: (job: Job) => Promise<Rate>; end: () => void } {
+  const script = fileURLToPath(new URL('./image.py', import.meta.url));
+  const child = spawn(python, [script], { stdio: ['pipe', 'pipe', 'inherit'] });
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  return {
+    measure: async ({ file, size, count }) => {
+      child.stdin.write(`${JSON.stringify({ file, size, count, threads: availableParallelism() })}\n`);
+      const line = await lines.next();
+      if (line.done) throw new Error('image.py ended early');
+      return JSON.parse(line.value) as Rate;
+    },
+    end: () => child.stdin.end(),
   };
 }
 
