@@ -19,7 +19,7 @@ export function streamLog(out: NodeJS.WriteStream | NodeJS.WritableStream = proc
       last = '';
     },
     progress(label, done, total, unit) {
-      const text = `  ${label}: ${amount(done, unit)}${total ? ` of ${amount(total, unit)}` : ''}`;
+      const text = `  ${label}: ${amountOf(done, total, unit)}`;
       if (terminal) {
         out.write(`\r\x1b[K${text}`);
         if (total && done >= total) out.write('\n');
@@ -33,7 +33,11 @@ export function streamLog(out: NodeJS.WriteStream | NodeJS.WritableStream = proc
   };
 }
 
-function amount(value: number, unit: 'bytes' | 'files'): string {
-  if (unit === 'files') return `${value} files`;
-  return value < 1e9 ? `${(value / 1e6).toFixed(0)} MB` : `${(value / 1e9).toFixed(2)} GB`;
+function amountOf(done: number, total: number | undefined, unit: 'bytes' | 'files'): string {
+  if (unit === 'files') return total ? `${done} of ${total} files` : `${done} files`;
+  return total ? `${size(done)} of ${size(total)}` : size(done);
+}
+
+function size(bytes: number): string {
+  return bytes < 1e9 ? `${(bytes / 1e6).toFixed(0)} MB` : `${(bytes / 1e9).toFixed(2)} GB`;
 }

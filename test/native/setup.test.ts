@@ -176,7 +176,7 @@ describe('the package built elsewhere', () => {
     utimesSync(source, new Date(), new Date());
     expect(await use()).toBe('true number\nfalse number\n');
     write(source, `${readFileSync(source, 'utf8')}\n// changed\n`);
-    expect(await use()).toContain('compiled: 1 files of 1 files');
+    expect(await use()).toContain('compiled: 1 of 1 files');
     expect(on.calls().slice(sources.length + 1)).toEqual(['compile addon.cc', 'link']);
   });
 
