@@ -226,7 +226,7 @@ describe('initialise', () => {
   const build = (seed: number): Gemma3nText => {
     const model = new Gemma3nText(decodeConfig(readJson(`${referencePath('text-plain')}/config.json`)));
     manualSeed(seed);
-    initialise(model, 0.02);
+    initialise(model);
     return model;
   };
 
