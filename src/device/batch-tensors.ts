@@ -1,7 +1,7 @@
 // Batch -> tensors on the device, viewing the transferred arrays where the dtype allows.
 
 import type { Batch, NdArray } from '../data/types.js';
-import { type Tensor, adoptArray } from '../tensor/index.js';
+import { type Tensor, adoptArray, scope } from '../tensor/index.js';
 
 /** What the model takes. int64 ids and labels [batch, length]; bool mask; float pixels [images, 3, height, width]. */
 export interface BatchTensors {
@@ -11,16 +11,17 @@ export interface BatchTensors {
   readonly pixelValues?: Tensor;
 }
 
-/** Call inside a scope: the tensors are freed with it. The batch's arrays must not change afterwards. */
+/** The tensors belong to the scope that this is called in, else to the caller. The batch's arrays must not change
+ *  afterwards. */
 export function toTensors(batch: Batch, device: string): BatchTensors {
   const move = (
     array: NdArray<Float32Array | Int32Array | Uint8Array>,
     dtype: 'int64' | 'bool' | 'float32',
   ) => adoptArray(array.data, array.shape).to(dtype).to(device);
-  return {
+  return scope(() => ({
     inputIds: move(batch.inputIds, 'int64'),
     attentionMask: move(batch.attentionMask, 'bool'),
     ...(batch.labels && { labels: move(batch.labels, 'int64') }),
     ...(batch.pixelValues && { pixelValues: move(batch.pixelValues, 'float32') }),
-  };
+  }));
 }

@@ -4,30 +4,36 @@
 import { Worker } from 'node:worker_threads';
 import type { Transferable } from 'node:worker_threads';
 import { TrainError, messageOf } from '../errors.js';
+import { type SentError, revive } from './sent-error.js';
 
-/** @internal What the host posts. */
-export interface Call {
-  readonly id: number;
-  readonly method: string;
-  readonly args: readonly unknown[];
-}
+/** @internal What the host posts: a call, or that a call's answer is not wanted any more. */
+export type Request =
+  | { readonly id: number; readonly method: string; readonly args: readonly unknown[] }
+  | { readonly cancel: number };
 
 /** @internal What the worker posts back. */
 export type Answer =
-  | { readonly id: number; readonly value: unknown }
-  | { readonly id: number; readonly error: { name: string; code: string; message: string; stack?: string } };
+  { readonly id: number; readonly value: unknown } | { readonly id: number; readonly error: SentError };
 
 interface Waiting {
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: Error) => void;
 }
 
-/** Methods as the host calls them: each answers with a promise. */
-export type Remote<Api> = {
-  [K in keyof Api]: Api[K] extends (...args: infer A) => infer R
-    ? (...args: A) => Promise<Awaited<R>>
-    : never;
-};
+export interface CallOptions {
+  /** Buffers that move to the worker; they are empty here afterwards. */
+  readonly transfer?: readonly Transferable[];
+  /** When it is aborted, the signal that the method gets over there is aborted too. The call still ends by itself. */
+  readonly signal?: AbortSignal;
+}
+
+/** A method's arguments as the host gives them: the signal that may come last crosses as `CallOptions.signal`. */
+type Arguments<Method> = Method extends (...args: infer A) => unknown
+  ? A extends [...infer Head, AbortSignal?]
+    ? Head
+    : A
+  : never;
+type Result<Method> = Method extends (...args: never) => infer R ? Awaited<R> : never;
 
 /** A worker thread that serves `Api` (see `serve`). Calls are queued there and done one after the other. */
 export class DeviceThread<Api> {
@@ -40,23 +46,32 @@ export class DeviceThread<Api> {
   constructor(entry: URL, workerData?: unknown) {
     this.#worker = new Worker(entry, { workerData, name: 'sluice device' });
     this.#worker.on('message', (answer: Answer) => this.#settle(answer));
+    this.#worker.on('messageerror', (error) => this.#end(error));
     this.#worker.on('error', (error) => this.#end(error));
     this.#worker.on('exit', (code) => this.#end(new Error(`the thread ended with code ${code}`)));
   }
 
-  /** Calls a method. @param transfer buffers that move to the worker; they are empty here afterwards
-   *  @throws {TrainError} when the thread has died; the method's own error otherwise */
+  /** Calls a method.
+   *  @throws {TrainError} when the thread has died; the method's own error otherwise: its class where it is one of ours,
+   *    its name, message, code and stack in any case */
   async call<K extends keyof Api & string>(
     method: K,
-    args: Api[K] extends (...args: infer A) => unknown ? A : never,
-    transfer: readonly Transferable[] = [],
-  ): Promise<Api[K] extends (...args: never) => infer R ? Awaited<R> : never> {
+    args: Arguments<Api[K]>,
+    { transfer = [], signal }: CallOptions = {},
+  ): Promise<Result<Api[K]>> {
     if (this.#ended) throw this.#ended;
     const id = this.#nextId++;
-    return new Promise((resolve, reject) => {
-      this.#waiting.set(id, { resolve: resolve as (value: unknown) => void, reject });
-      this.#worker.postMessage({ id, method, args } satisfies Call, transfer);
-    });
+    const cancel = () => this.#post({ cancel: id });
+    try {
+      const answer = new Promise<unknown>((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
+      this.#post({ id, method, args }, transfer);
+      if (signal?.aborted) cancel();
+      signal?.addEventListener('abort', cancel, { once: true });
+      return (await answer) as Result<Api[K]>;
+    } finally {
+      this.#waiting.delete(id);
+      signal?.removeEventListener('abort', cancel);
+    }
   }
 
   /** Ends the thread at once; calls that are still open are rejected. */
@@ -65,12 +80,14 @@ export class DeviceThread<Api> {
     await this.#worker.terminate();
   }
 
+  #post(request: Request, transfer: readonly Transferable[] = []): void {
+    this.#worker.postMessage(request, transfer);
+  }
+
   #settle(answer: Answer): void {
     const waiting = this.#waiting.get(answer.id);
-    if (!waiting) return;
-    this.#waiting.delete(answer.id);
-    if ('error' in answer) waiting.reject(revive(answer.error));
-    else waiting.resolve(answer.value);
+    if ('error' in answer) waiting?.reject(revive(answer.error));
+    else waiting?.resolve(answer.value);
   }
 
   #end(cause: unknown): void {
@@ -86,10 +103,4 @@ export class DeviceThread<Api> {
     for (const { reject } of this.#waiting.values()) reject(this.#ended);
     this.#waiting.clear();
   }
-}
-
-/** An error as it was on the device thread: name, code and stack kept. */
-function revive(sent: { name: string; code: string; message: string; stack?: string }): Error {
-  const error = new TrainError(sent.message);
-  return Object.assign(error, { name: sent.name, code: sent.code, ...(sent.stack && { stack: sent.stack }) });
 }
