@@ -58,7 +58,7 @@ export function part<R extends Role>(role: R): z.ZodType<Part<R>> {
       return z.NEVER;
     }
     return { kind, ...result.data, [DEFINITION]: definition } as Part<R>;
-  }) as unknown as z.ZodType<Part<R>>;
+  });
 }
 
 /** True for a value that a part's builder made. */
@@ -110,7 +110,16 @@ function setIn(node: unknown, keys: readonly string[], value: unknown, path: str
       remedy: 'correct the path',
     });
   }
-  const copy = { ...(node as object) } as Record<string, unknown>;
+  const made = ['connect', 'open'].some((method) => typeof Reflect.get(node, method) === 'function');
+  if (made && !definitionOf(node)) {
+    throw new ConfigError({
+      where: `--set ${path}`,
+      expected: `plain options before '${key}'`,
+      received: 'an object that the file has made with them',
+      remedy: 'change it in the file',
+    });
+  }
+  const copy = { ...node } as Record<string, unknown>;
   copy[key] = setIn(copy[key], rest, value, path);
   return copy;
 }

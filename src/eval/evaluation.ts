@@ -2,14 +2,16 @@
 // scores. Also what `pipe eval` runs.
 
 import sharp from 'sharp';
-import { takeSource } from '../flow/index.js';
-import type { Batch, Target } from '../data/types.js';
+import type { Processor } from '../data/processor.js';
+import type { Target } from '../data/types.js';
+import { DataError } from '../errors.js';
 import { type Part, definePart, make, part } from '../parts.js';
 import { z } from '../schema.js';
 import { type RunContext, type Sink, everyNth } from '../train/sink.js';
-import { sampleFlow } from '../train/sample-flow.js';
+import { type Declared, checkFlow, sampleFlow } from '../train/sample-flow.js';
 import { type PipelineContext, flowSlot, sourceSlot } from '../train/pipeline.js';
-import type { SampleAnswer } from '../train/events.js';
+import type { Outcome, SampleAnswer } from '../train/events.js';
+import type { LedgerCounts } from '../flow/index.js';
 import type { Score } from './score.js';
 
 const DEFAULT_POOL_BYTES = 64 * 2 ** 20;
@@ -24,7 +26,7 @@ const EVALUATION = z.strictObject({
   flow: flowSlot.optional(),
   scores: z.array(part('score')).min(1),
   maxNewTokens: z.int().positive().default(16),
-  /** Samples an evaluation; all when left out. */
+  /** Samples an evaluation, as the flow gives them; all when left out. */
   limit: z.int().positive().optional(),
   /** Fewer samples in the evaluations on the way; the last one takes `limit`. */
   limitOnTheWay: z.int().positive().optional(),
@@ -57,6 +59,10 @@ class Evaluation implements Sink {
     this.due = everyNth(options.every);
   }
 
+  async check({ processor }: { processor: Processor }): Promise<void> {
+    await checkFlow(this.#declared(processor));
+  }
+
   start(context: RunContext): void {
     this.#context = context;
   }
@@ -67,40 +73,44 @@ class Evaluation implements Sink {
     if (limitOnTheWay === undefined) this.#lastFull = step;
   }
 
-  async end(lastStep: number, reason: 'complete' | 'stopped' | 'failed'): Promise<void> {
-    if (reason !== 'complete' || this.#lastFull === lastStep) return;
+  async end(lastStep: number, outcome: Outcome): Promise<void> {
+    if (outcome !== 'complete' || this.#lastFull === lastStep) return;
     await this.#evaluate(lastStep, this.#options.limit ?? Infinity);
+  }
+
+  #declared(processor: Processor): Declared {
+    const { name, source, poolBytes } = this.#options;
+    return { where: `${name}: `, source, flow: this.#flow, poolBytes, processor, purpose: 'evaluate' };
   }
 
   async #evaluate(step: number, limit: number): Promise<void> {
     const context = this.#context!;
-    const { name, source, maxNewTokens, samples, poolBytes } = this.#options;
+    const { device, processor, signal } = context;
+    const { name, maxNewTokens, samples } = this.#options;
     const scores = this.#options.scores.map((score) =>
       make(score as Part<'score', undefined, Score>, undefined),
     );
     const shown: SampleAnswer[] = [];
     let count = 0;
-    const summary = await sampleFlow({
-      source,
-      flow: this.#flow,
-      limit: (opened) => (limit === Infinity ? opened : takeSource(opened, limit)),
-      purpose: 'evaluate',
-      processor: context.processor,
-      poolBytes,
-      signal: context.signal,
+    const { ended, ledger } = await sampleFlow({
+      ...this.#declared(processor),
+      signal,
       emit: (event) => context.emit(event),
-      consume: async ({ targets = [], ...batch }: Batch) => {
-        const rows = await context.device.generate(batch, { maxNewTokens });
-        for (const [index, target] of targets.entries()) {
-          if (count >= limit) break;
-          const answer = context.processor.decode(rows[index] ?? [], { skipSpecialTokens: true });
+      log: (line) => context.log(line),
+      consume: async (batch, { stop }) => {
+        const { targets = [] } = batch;
+        const rows = await device.generate(batch, { maxNewTokens, signal });
+        for (const [index, target] of targets.slice(0, limit - count).entries()) {
+          const answer = processor.decode(rows[index] ?? [], { skipSpecialTokens: true });
           for (const score of scores) score.add(answer, target);
-          count += 1;
           if (shown.length < samples) shown.push(await show(answer, target));
         }
+        count += Math.min(targets.length, limit - count);
+        if (count >= limit) stop();
       },
     });
-    if (summary.ended === 'cancelled') return;
+    if (ended === 'cancelled') return;
+    if (count === 0) throw nothing(name, ledger);
     context.emit({ event: 'answers', step, name, answers: shown });
     context.emit({
       event: 'eval',
@@ -110,6 +120,16 @@ class Evaluation implements Sink {
       scores: Object.assign({}, ...scores.map((score) => score.result())) as Record<string, number>,
     });
   }
+}
+
+function nothing(name: string, { issued, quarantined }: LedgerCounts): DataError {
+  return new DataError({
+    where: name,
+    expected: 'at least one sample to evaluate on',
+    received:
+      issued === 0 ? 'none' : `${issued}, of which ${quarantined} were quarantined and none has an answer`,
+    remedy: "check the evaluation's source and flow: its samples end in an assistant's turn",
+  });
 }
 
 /** An answer as the report shows it, the picture as a small PNG. */

@@ -3,58 +3,69 @@
 import { loadCheckpoint, saveCheckpoint } from '../checkpoint/index.js';
 import { TrainError } from '../errors.js';
 import { loadWeights, savePretrained } from '../models/gemma3n/index.js';
-import { randomState, setRandomState } from '../tensor/index.js';
+import type { AdamW } from '../optim/index.js';
+import { decode, z } from '../schema.js';
 import type { Learner } from './learner.js';
 
-/** Where the stream stood at a checkpoint. */
+const POSITION = z.looseObject({
+  batches: z.int().min(0),
+  projectorPending: z.boolean().default(false),
+});
+
+/** Where a run stood at a checkpoint. */
 export interface SavedPosition {
+  /** Updates made. */
   readonly step: number;
-  readonly position: { readonly batches: number };
+  /** Micro-batches behind them: the stream goes on after so many. */
+  readonly batches: number;
 }
 
-/** Writes `checkpoint-STEP` into the run's folder and prunes to `keep`; returns its path. */
+/** Writes `checkpoint-STEP` of the last update into the run's folder and prunes to `keep`, or not when left out. */
 export async function saveTraining(
   learner: Learner,
   runDir: string,
-  state: SavedPosition,
-  keep: number,
-): Promise<string> {
-  const { optimizer } = learner;
-  if (!optimizer) throw new TrainError('checkpoint: expected a learner that trains');
+  keep?: number,
+): Promise<{ step: number; path: string }> {
+  const { random, step, projectorPending } = learner.state;
   const { folder } = await saveCheckpoint(
     runDir,
     {
       state: {
-        step: state.step,
-        rng: { cpu: Buffer.from(randomState()).toString('base64') },
-        position: state.position,
+        step,
+        rng: { cpu: Buffer.from(random).toString('base64') },
+        position: { batches: step * learner.accumulation, projectorPending },
         ledger: {},
       },
       writeWeights: (beside) => savePretrained(learner.model, beside),
-      optimizer: optimizer.namedState(learner.trainable.map(([name]) => name)),
+      optimizer: optimizerOf(learner).namedState(namesOf(learner)),
     },
-    { keep },
+    keep === undefined ? {} : { keep },
   );
-  return folder;
+  return { step, path: folder };
 }
 
-/** Restores what `saveTraining` wrote into a learner of the same pipeline.
- *  @returns the step to continue after */
-export function loadTraining(learner: Learner, folder: string): { step: number } {
-  const { optimizer } = learner;
-  if (!optimizer) throw new TrainError('checkpoint: expected a learner that trains');
+/** Restores what `saveTraining` wrote into a learner of the same pipeline. */
+export function loadTraining(learner: Learner, folder: string): SavedPosition {
+  const optimizer = optimizerOf(learner);
   const { state, optimizer: stored } = loadCheckpoint(folder);
+  const { batches, projectorPending } = decode(POSITION, state.position, `${folder}/state.json: position`);
   try {
     loadWeights(learner.model, folder);
-    optimizer.loadState(
-      stored,
-      learner.trainable.map(([name]) => name),
-    );
+    optimizer.loadState(stored, namesOf(learner));
   } finally {
     stored.close();
   }
-  const rng = state.rng['cpu'];
-  if (rng !== undefined) setRandomState(Buffer.from(rng, 'base64'));
-  learner.resumeAt(state.step);
-  return { step: state.step };
+  const random =
+    state.rng['cpu'] === undefined ? learner.state.random : Buffer.from(state.rng['cpu'], 'base64');
+  learner.restore({ step: state.step, random, projectorPending });
+  return { step: state.step, batches };
+}
+
+function optimizerOf({ optimizer }: Learner): AdamW {
+  if (optimizer) return optimizer;
+  throw new TrainError('checkpoint: expected a learner that trains');
+}
+
+function namesOf({ trainable }: Learner): string[] {
+  return trainable.map(([name]) => name);
 }

@@ -1,5 +1,7 @@
 // The checkpoint sink: every N steps, at the end, and when a run is stopped.
 
+import { basename } from 'node:path';
+import { listCheckpoints } from '../checkpoint/index.js';
 import { definePart } from '../parts.js';
 import { z } from '../schema.js';
 import type { PipelineContext } from './pipeline.js';
@@ -15,21 +17,25 @@ export const checkpoints = definePart({
     /** Older ones are removed. */
     keep: z.int().positive().default(3),
   }),
-  create: ({ every, keep }, _context: PipelineContext): Sink => {
+  create: ({ every, keep }, { pipeline }: PipelineContext): Sink => {
+    const trains = pipeline.step !== undefined;
     let context: RunContext | undefined;
-    let last = 0;
-    const save = async (step: number) => {
-      const path = await context!.device.checkpoint(step, keep);
-      last = step;
-      context!.emit({ event: 'checkpoint', step, path });
+    let last = -1;
+    const save = async () => {
+      last = (await context!.device.checkpoint({ keep })).step;
     };
     return {
       name: 'checkpoints',
-      start: (started) => void (context = started),
+      // An evaluation may well be of one of them.
+      leftovers: (outDir) => (trains ? listCheckpoints(outDir).map(({ folder }) => basename(folder)) : []),
+      start: (started) => {
+        context = started;
+        last = started.resumedAt ?? -1;
+      },
       due: everyNth(every),
-      after: ({ step }) => save(step),
-      end: async (lastStep, reason) => {
-        if (reason !== 'failed' && lastStep > last) await save(lastStep);
+      after: save,
+      end: async (lastStep, outcome) => {
+        if (trains && outcome !== 'failed' && lastStep !== last) await save();
       },
     };
   },

@@ -66,17 +66,27 @@ export interface CheckpointEvent {
   readonly path: string;
 }
 
+/** How a run ended: all done, stopped by a signal, or failed. */
+export type Outcome = 'complete' | 'stopped' | 'failed';
+
 /** The end of a run: every sample accounted for. */
 export interface EndEvent {
   readonly event: 'end';
+  readonly outcome: Outcome;
+  /** Why it failed. */
+  readonly error?: string;
+  /** issued = trained + dropped + quarantined. What was on its way when a run was stopped is dropped. */
   readonly ledger: {
     readonly issued: number;
     readonly trained: number;
     readonly dropped: number;
     readonly quarantined: number;
   };
+  /** The most bytes of samples that were on their way at once. */
   readonly peakBytes: number;
+  /** The last step whose update was made. */
   readonly steps: number;
+  /** Time during which the device had nothing to do. */
   readonly waitMs: number;
   readonly seconds: number;
 }

@@ -8,7 +8,19 @@ const PARTS: Readonly<Record<string, readonly string[]>> = {
   vision: ['model.vision_tower'],
   audio: ['model.audio_tower', 'model.embed_audio'],
   projector: ['model.embed_vision'],
-  text: ['model.language_model'],
+  text: [
+    'model.language_model',
+    'lm_head',
+    // of a model that has only text:
+    'model.layers',
+    'model.norm',
+    'model.embed_tokens',
+    'model.embed_tokens_per_layer',
+    'model.altup_projections',
+    'model.altup_unembed_projections',
+    'model.per_layer_model_projection',
+    'model.per_layer_projection_norm',
+  ],
   embeddings: [
     'model.language_model.embed_tokens',
     'model.language_model.embed_tokens_per_layer',
@@ -31,7 +43,7 @@ export function freeze(
   for (const pattern of patterns) {
     const matches = matcher(pattern);
     const named = all.filter(([name]) => matches(name));
-    if (named.length === 0 && !(pattern in PARTS)) {
+    if (named.length === 0 && !Object.hasOwn(PARTS, pattern)) {
       throw new ConfigError({
         where: `model.freeze '${pattern}'`,
         expected: `a part (${Object.keys(PARTS).join(', ')}) or a pattern that matches a parameter`,
@@ -48,7 +60,8 @@ export function freeze(
 }
 
 function matcher(pattern: string): (name: string) => boolean {
-  const tests = (PARTS[pattern] ?? [pattern]).map((path) => {
+  const paths = Object.hasOwn(PARTS, pattern) ? PARTS[pattern] : undefined;
+  const tests = (paths ?? [pattern]).map((path) => {
     const source = path.split('*').map(escape).join('.*');
     return new RegExp(`^${source}(\\.|$)`);
   });

@@ -12,8 +12,17 @@ import {
   whitenProjector,
 } from '../models/gemma3n/index.js';
 import { type AdamW, adamw, gradNorm as normOf, scheduleFactor } from '../optim/index.js';
-import { type Tensor, manualSeed, op, scope, setNumThreads } from '../tensor/index.js';
+import {
+  type Tensor,
+  manualSeed,
+  op,
+  randomState,
+  scope,
+  setNumThreads,
+  setRandomState,
+} from '../tensor/index.js';
 import { freeze } from './freeze.js';
+import { notFinite, nothingLearns } from './learner-faults.js';
 import type { ModelOptions, StepOptions } from './options.js';
 
 /** What the host sends to make a learner. */
@@ -40,6 +49,17 @@ export interface UpdateResult {
   readonly waitMs: number;
 }
 
+/** What a learner goes on from beside weights and optimizer, as it was after an update: a step that has begun and is given
+ *  up leaves no trace in it. */
+export interface LearnerState {
+  /** Updates made. */
+  readonly step: number;
+  /** Of the engine's generator. */
+  readonly random: Uint8Array;
+  /** The projector still waits for its first images. */
+  readonly projectorPending: boolean;
+}
+
 /** One model being trained. Steps are `accumulate` once or more, then `update`. */
 export class Learner {
   readonly #model: Gemma3n;
@@ -53,15 +73,19 @@ export class Learner {
   #waitMs = 0;
   #idleSince = performance.now();
   #projectorPending: boolean;
-  /** Set by the first non-finite number: calls that were queued behind it must change nothing. */
-  #broken: TrainError | undefined;
+  #state: LearnerState;
+  /** The first failure: calls that were queued behind it must change nothing. */
+  #broken: { readonly error: unknown } | undefined;
 
-  private constructor(model: Gemma3n, spec: LearnerSpec) {
+  /** @throws {ConfigError} when `freeze` names nothing, or leaves nothing to a step */
+  constructor(model: Gemma3n, spec: LearnerSpec) {
     this.#model = model;
     this.#spec = spec;
     this.#trainable = freeze(model.namedParameters(), spec.model.freeze);
     this.#projectorPending = spec.model.projector === 'whitened';
+    this.#state = this.#present();
     if (spec.step) {
+      if (this.#trainable.length === 0) throw nothingLearns(spec.model.freeze);
       const { kind: _kind, ...options } = spec.step.optimizer;
       this.#optimizer = adamw(options)(this.#trainable.map(([, tensor]) => tensor));
     }
@@ -82,8 +106,12 @@ export class Learner {
   get model(): Gemma3n {
     return this.#model;
   }
-  get step(): number {
-    return this.#step;
+  get state(): LearnerState {
+    return this.#state;
+  }
+  /** Micro-batches a step. */
+  get accumulation(): number {
+    return this.#spec.step?.accumulate ?? 1;
   }
   get optimizer(): AdamW | undefined {
     return this.#optimizer;
@@ -102,40 +130,76 @@ export class Learner {
    *  @param rows the rows in the batch, for the error
    *  @throws {TrainError} when the loss is not finite */
   accumulate(batch: Batch, rows: readonly string[]): void {
-    const begun = this.#begin();
-    this.#refuseIfBroken();
-    scope(() => {
-      const inputs = toTensors(batch, this.#spec.model.device);
-      if (this.#projectorPending && inputs.pixelValues) {
-        whitenProjector(this.#model, inputs.pixelValues);
-        this.#projectorPending = false;
-      }
-      this.#model.train();
-      const { loss, numLabels } = this.#model.lossSum(inputs);
-      const value = loss.item();
-      if (!Number.isFinite(value)) throw this.#notFinite('loss', value, rows);
-      if (numLabels > 0) loss.backward();
-      this.#lossSum += value;
-      this.#numLabels += numLabels;
-    });
-    this.#end(begun);
+    this.#work(() => scope(() => this.#accumulate(batch, rows)));
   }
 
-  /** Clips and updates with what was accumulated, the gradient divided by the number of labels.
+  /** Clips and updates with what was accumulated, the gradient divided by the number of labels. Without any label nothing
+   *  is updated; the step is counted.
    *  @throws {TrainError} when a gradient is not finite; nothing is updated then */
   update(rows: readonly string[]): UpdateResult {
+    const result = this.#work(() => this.#update(rows));
+    const { stepMs, waitMs } = { stepMs: this.#stepMs, waitMs: this.#waitMs };
+    this.#lossSum = this.#numLabels = this.#stepMs = this.#waitMs = 0;
+    this.#state = this.#present();
+    return { ...result, stepMs, waitMs };
+  }
+
+  /** Greedy decoding of left-padded prompts: the new tokens of each row.
+   *  @throws the signal's reason when it is aborted */
+  async generate(
+    batch: Batch,
+    options: { maxNewTokens: number; eosTokenIds: number[] },
+    signal?: AbortSignal,
+  ): Promise<number[][]> {
+    this.#model.eval();
+    const inputs = toTensors(batch, this.#spec.model.device);
+    try {
+      return await generate(this.#model, inputs, { ...options, doSample: false, ...(signal && { signal }) });
+    } finally {
+      for (const tensor of Object.values(inputs)) (tensor as Tensor).dispose();
+      this.waitFromNow();
+    }
+  }
+
+  /** Goes on from a state; weights and optimizer are loaded apart. */
+  restore(state: LearnerState): void {
+    this.#step = state.step;
+    this.#projectorPending = state.projectorPending;
+    setRandomState(state.random);
+    this.#state = state;
+  }
+
+  /** What happened until now was no waiting for data. */
+  waitFromNow(): void {
+    this.#idleSince = performance.now();
+  }
+
+  #accumulate(batch: Batch, rows: readonly string[]): void {
+    const inputs = toTensors(batch, this.#spec.model.device);
+    if (this.#projectorPending && inputs.pixelValues) {
+      whitenProjector(this.#model, inputs.pixelValues);
+      this.#projectorPending = false;
+    }
+    this.#model.train();
+    const { loss, numLabels } = this.#model.lossSum(inputs);
+    const value = loss.item();
+    if (!Number.isFinite(value)) throw notFinite(this.#step + 1, 'loss', value, rows);
+    if (numLabels > 0) loss.backward();
+    this.#lossSum += value;
+    this.#numLabels += numLabels;
+  }
+
+  #update(rows: readonly string[]): Omit<UpdateResult, 'stepMs' | 'waitMs'> {
     const optimizer = this.#optimizer;
     const { step: options } = this.#spec;
     if (!optimizer || !options)
       throw new TrainError('update: expected a learner with a step; give one in the spec');
-    const begun = this.#begin();
-    this.#refuseIfBroken();
     const count = Math.max(1, this.#numLabels);
     const tensors = this.#trainable.map(([, tensor]) => tensor);
     const gradNorm = scope(() => {
       const gradients = tensors.map((tensor) => tensor.grad).filter((gradient) => gradient !== null);
       const norm = normOf(gradients) / count;
-      if (!Number.isFinite(norm)) throw this.#notFinite('gradient norm', norm, rows);
+      if (!Number.isFinite(norm)) throw notFinite(this.#step + 1, 'gradient norm', norm, rows);
       const clip = options.clipNorm === undefined ? 1 : Math.min(1, options.clipNorm / (norm + 1e-6));
       if (gradients.length > 0) scaleInPlace(gradients, clip / count);
       return norm;
@@ -145,67 +209,27 @@ export class Learner {
     optimizer.step();
     optimizer.zeroGrad();
     this.#step += 1;
-    this.#end(begun);
-    const result: UpdateResult = {
-      step: this.#step,
-      loss: this.#lossSum / count,
-      numLabels: this.#numLabels,
-      gradNorm,
-      lr,
-      stepMs: this.#stepMs,
-      waitMs: this.#waitMs,
-    };
-    this.#lossSum = this.#numLabels = this.#stepMs = this.#waitMs = 0;
-    return result;
+    return { step: this.#step, loss: this.#lossSum / count, numLabels: this.#numLabels, gradNorm, lr };
   }
 
-  /** Greedy decoding of left-padded prompts: the new tokens of each row. */
-  async generate(
-    batch: Batch,
-    options: { maxNewTokens: number; eosTokenIds: number[] },
-  ): Promise<number[][]> {
-    this.#model.eval();
-    const inputs = toTensors(batch, this.#spec.model.device);
+  /** Runs a part of a step on the clock, unless one before it failed. */
+  #work<T>(part: () => T): T {
+    if (this.#broken) throw this.#broken.error;
+    const begun = performance.now();
+    this.#waitMs += begun - this.#idleSince;
     try {
-      return await generate(this.#model, inputs, { ...options, doSample: false });
+      return part();
+    } catch (error) {
+      this.#broken = { error };
+      throw error;
     } finally {
-      for (const tensor of Object.values(inputs)) (tensor as Tensor).dispose();
-      this.#idleSince = performance.now();
+      this.waitFromNow();
+      this.#stepMs += this.#idleSince - begun;
     }
   }
 
-  /** The step that a resumed run continues after. */
-  resumeAt(step: number): void {
-    this.#step = step;
-    this.#projectorPending = false;
-  }
-
-  #notFinite(what: string, value: number, rows: readonly string[]): TrainError {
-    const shown = rows.slice(0, 8).join(', ') + (rows.length > 8 ? ` and ${rows.length - 8} more` : '');
-    this.#broken = new TrainError({
-      where: `step ${this.#step + 1}, ${what}`,
-      expected: 'a finite number',
-      received: String(value),
-      remedy:
-        'the model was not updated and the last checkpoint is intact; lower the learning rate or look at the rows of ' +
-        `this step: ${shown}`,
-    });
-    return this.#broken;
-  }
-
-  #refuseIfBroken(): void {
-    if (this.#broken) throw this.#broken;
-  }
-
-  #begin(): number {
-    const now = performance.now();
-    this.#waitMs += now - this.#idleSince;
-    return now;
-  }
-
-  #end(begun: number): void {
-    this.#idleSince = performance.now();
-    this.#stepMs += this.#idleSince - begun;
+  #present(): LearnerState {
+    return { step: this.#step, random: randomState(), projectorPending: this.#projectorPending };
   }
 }
 

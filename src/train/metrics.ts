@@ -1,47 +1,88 @@
 // metrics.jsonl: a line an event, on disk before the next step.
 
-import { closeSync, openSync, writeSync } from 'node:fs';
+import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { TrainError, messageOf } from '../errors.js';
 import { definePart } from '../parts.js';
 import { z } from '../schema.js';
+import type { RunEvent } from './events.js';
 import type { PipelineContext } from './pipeline.js';
 import type { Sink } from './sink.js';
 
-/** `metrics()`: appends every event but answers to metrics.jsonl in the run's folder, unbuffered. */
+const DEFAULT_FILE = 'metrics.jsonl';
+
+/** `metrics()`: writes every event but answers to metrics.jsonl in the run's folder, unbuffered. A run that is continued
+ *  appends to it, after taking out the steps that it is going to do again. */
 export const metrics = definePart({
   role: 'sink',
   kind: 'metrics',
-  schema: z.strictObject({ file: z.string().default('metrics.jsonl') }),
+  schema: z.strictObject({ file: z.string().min(1).default(DEFAULT_FILE) }),
   create: ({ file }, _context: PipelineContext): Sink => {
     let descriptor: number | undefined;
     let path = file;
     return {
       name: 'metrics',
-      start: ({ outDir }) => {
+      leftovers: () => [file],
+      start: ({ outDir, resumedAt }) => {
         path = join(outDir, file);
-        descriptor = openSync(path, 'a');
+        writing(path, () => {
+          if (resumedAt !== undefined && fs.existsSync(path)) forget(path, resumedAt);
+          descriptor = fs.openSync(path, 'a');
+        });
       },
       onEvent: (event) => {
         if (descriptor === undefined || event.event === 'answers') return;
-        try {
-          writeSync(descriptor, `${JSON.stringify(event)}\n`);
-        } catch (cause) {
-          throw new TrainError(
-            {
-              where: path,
-              expected: 'room to write',
-              received: messageOf(cause),
-              remedy: 'free space or choose another --out',
-            },
-            { cause },
-          );
-        }
+        const to = descriptor;
+        writing(path, () => fs.appendFileSync(to, `${JSON.stringify(event)}\n`));
       },
       close: () => {
-        if (descriptor !== undefined) closeSync(descriptor);
+        if (descriptor !== undefined) fs.closeSync(descriptor);
         descriptor = undefined;
       },
     };
   },
 });
+
+/** The events up to a step that metrics.jsonl holds, as far as it is there. */
+export function readMetrics(outDir: string, step: number): RunEvent[] {
+  const path = join(outDir, DEFAULT_FILE);
+  if (!fs.existsSync(path)) return [];
+  return linesUpTo(path, step).map((line) => JSON.parse(line) as RunEvent);
+}
+
+/** Takes out the events after a step, and a last line that was cut off. */
+function forget(path: string, step: number): void {
+  const kept = linesUpTo(path, step).map((line) => `${line}\n`);
+  fs.writeFileSync(`${path}.partial`, kept.join(''));
+  fs.renameSync(`${path}.partial`, path);
+}
+
+function linesUpTo(path: string, step: number): string[] {
+  const lines = fs.readFileSync(path, 'utf8').split('\n');
+  return lines.filter((line) => stepOf(line) <= step);
+}
+
+/** 0 for events of no step, Infinity for what is no event. */
+function stepOf(line: string): number {
+  try {
+    return (JSON.parse(line) as { step?: number }).step ?? 0;
+  } catch {
+    return Infinity;
+  }
+}
+
+function writing(path: string, work: () => void): void {
+  try {
+    work();
+  } catch (cause) {
+    throw new TrainError(
+      {
+        where: path,
+        expected: 'room to write',
+        received: messageOf(cause),
+        remedy: 'free space or choose another --out',
+      },
+      { cause },
+    );
+  }
+}

@@ -125,22 +125,33 @@ export function pipeline<
 
 /** Applies `--set` overrides and decodes.
  *  @param overrides 'key.path=value' each; a value is JSON where it parses as JSON, text otherwise
- *  @throws {ConfigError} with every fault */
+ *  @throws {ConfigError} with every fault, of the overrides and of the file, a line each */
 export function decodePipeline(spec: unknown, overrides: readonly string[], where: string): Pipeline {
-  let value = spec;
-  for (const override of overrides) {
-    const equals = override.indexOf('=');
-    if (equals <= 0) {
-      throw new ConfigError({
-        where: `--set ${override}`,
-        expected: 'key.path=value',
-        received: 'no "="',
-        remedy: 'write for example --set step.maxSteps=100',
-      });
+  const faults: ConfigError[] = [];
+  const collect = <T>(work: () => T, otherwise: T): T => {
+    try {
+      return work();
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error;
+      faults.push(error);
+      return otherwise;
     }
-    value = withLeaf(value, override.slice(0, equals), literal(override.slice(equals + 1)));
-  }
-  return decode(PIPELINE, value, where) as unknown as Pipeline;
+  };
+  const value = overrides.reduce((before, text) => collect(() => override(before, text), before), spec);
+  const decoded = collect(() => decode(PIPELINE, value, where) as unknown as Pipeline, undefined);
+  if (decoded && faults.length === 0) return decoded;
+  throw new ConfigError(faults.map(({ message }) => message).join('\n'), { cause: faults[0] });
+}
+
+function override(spec: unknown, text: string): unknown {
+  const equals = text.indexOf('=');
+  if (equals > 0) return withLeaf(spec, text.slice(0, equals), literal(text.slice(equals + 1)));
+  throw new ConfigError({
+    where: `--set ${text}`,
+    expected: 'key.path=value',
+    received: equals < 0 ? 'no "="' : 'no key before "="',
+    remedy: 'write for example --set step.maxSteps=100',
+  });
 }
 
 function literal(text: string): unknown {

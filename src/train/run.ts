@@ -1,20 +1,16 @@
-// A run: opens the device thread and the processor, starts the sinks, streams samples into steps, and ends in order.
+// A run: checks what can be checked, opens the device thread, starts the sinks, trains, and ends in order.
 
-import { mkdirSync, accessSync, constants } from 'node:fs';
-import { existsSync } from 'node:fs';
-import { loadProcessor } from '../data/processor.js';
-import { latestCheckpoint } from '../checkpoint/index.js';
-import { DeviceThread } from '../device/thread.js';
-import { ConfigError, SluiceError, TrainError, messageOf } from '../errors.js';
-import type { FlowSummary } from '../flow/index.js';
+import { TrainError, messageOf } from '../errors.js';
 import { make } from '../parts.js';
-import type { EndEvent, RunEvent } from './events.js';
-import type { LearnerFacts, LearnerSpec } from './learner.js';
-import { TrainLoop } from './loop.js';
+import { checkPipeline } from './check.js';
+import type { EndEvent, Outcome } from './events.js';
+import type { LearnerFacts } from './learner.js';
+import { checkpointToResume, makeOutFolder, putAside } from './out-folder.js';
 import type { Pipeline } from './pipeline.js';
-import { sampleFlow } from './sample-flow.js';
+import { RunDevice } from './run-device.js';
 import type { RunContext, Sink } from './sink.js';
-import type { DeviceApi } from './worker.js';
+import { Sinks } from './sinks.js';
+import { Training } from './training.js';
 
 export interface RunOptions {
   /** Folder for everything that the run writes. */
@@ -32,199 +28,78 @@ export interface RunResult {
   readonly facts: LearnerFacts;
 }
 
-/** Batches that may be on their way to the device at once: one computing, one waiting. */
-const IN_FLIGHT = 2;
-
 /** Runs a decoded pipeline; without a `step`, only the sinks that evaluate have work.
+ *  @throws {ConfigError} for what is wrong with the pipeline and known before the run
  *  @throws the run's failure, after every sink was ended; on an aborted signal the signal's reason, after a checkpoint */
 export async function runPipeline(pipeline: Pipeline, options: RunOptions): Promise<RunResult> {
-  const { outDir, signal, log } = options;
-  const started = performance.now();
-  makeFolder(outDir);
-  const resumeFrom = options.resume ? newestCheckpoint(outDir) : undefined;
-  const processor = await loadProcessor(pipeline.model.path);
-  const sinks = [...(options.sinks ?? []), ...pipeline.sinks.map((sink) => make(sink, { pipeline }))];
-  const spec: LearnerSpec = {
-    model: plain(pipeline.model),
-    ...(pipeline.step && { step: plain(pipeline.step) }),
-    seed: pipeline.seed,
-    ...(pipeline.threads !== undefined && { threads: pipeline.threads }),
-  };
-  const device = new DeviceThread<DeviceApi>(workerEntry(), spec);
-  let loop: TrainLoop | undefined;
-  let failure: unknown;
-  const emit = (event: RunEvent) => {
-    for (const sink of sinks) sink.onEvent?.(event);
-  };
-  const result = {} as { end: EndEvent; facts: LearnerFacts };
+  const { outDir, signal } = options;
+  const startedAt = performance.now();
+  const sinks = new Sinks([
+    ...(options.sinks ?? []),
+    ...pipeline.sinks.map((sink) => make(sink, { pipeline })),
+  ]);
+  const processor = await checkPipeline(pipeline, sinks);
+  makeOutFolder(outDir);
+  const resumeFrom = options.resume ? checkpointToResume(outDir) : undefined;
+  const device = new RunDevice(pipeline, {
+    outDir,
+    processor,
+    onCheckpoint: (event) => sinks.emit(event),
+  });
+
+  const failures: unknown[] = [];
+  const failed = (error: unknown) => void failures.push(error);
+  const outcome = (): Outcome => (failures.length > 0 ? 'failed' : signal.aborted ? 'stopped' : 'complete');
+  let facts: LearnerFacts | undefined;
+  let end: EndEvent | undefined;
   try {
-    result.facts = await device.call('open', []);
-    const firstStep = resumeFrom === undefined ? 0 : await restore(device, resumeFrom, log);
+    facts = await device.open(signal);
+    const resumed = resumeFrom === undefined ? undefined : await device.resume(resumeFrom);
     const context: RunContext = {
       name: pipeline.name,
       outDir,
       processor,
+      device,
       maxSteps: pipeline.step?.maxSteps,
+      resumedAt: resumed?.step,
       signal,
-      emit,
-      log,
-      device: {
-        generate: (batch, { maxNewTokens }) =>
-          device.call('generate', [batch, { maxNewTokens, eosTokenIds: [...processor.eosTokenIds] }]),
-        checkpoint: (step, keep) =>
-          device.call('save', [
-            outDir,
-            { step, position: { batches: step * (pipeline.step?.accumulate ?? 1) } },
-            keep,
-          ]),
-      },
+      emit: (event) => sinks.emit(event),
+      log: options.log,
     };
-    for (const sink of sinks) await sink.start?.(context);
-    let summary: FlowSummary | undefined;
-    try {
-      if (pipeline.step && pipeline.source !== undefined) {
-        loop = new TrainLoop({
-          device,
-          sinks,
-          firstStep,
-          maxSteps: pipeline.step.maxSteps,
-          accumulate: pipeline.step.accumulate,
-          emit,
-        });
-        summary = await train(pipeline, loop, firstStep, context);
-      }
-    } catch (error) {
-      failure = error;
+    if (resumed) context.log(`continuing after step ${resumed.step} from ${resumeFrom}`);
+    else tidy(context, sinks);
+    await sinks.start(context);
+
+    const training = new Training(pipeline, context, { device: device.thread, sinks }, resumed);
+    if (pipeline.step) await training.run().catch(failed);
+    await sinks.end(training.lastStep, outcome(), failed);
+    if (pipeline.step && outcome() === 'stopped' && device.savedStep !== training.lastStep) {
+      await device.checkpoint().catch(failed);
     }
-    const lastStep = loop?.last?.step ?? firstStep;
-    const reason = failure ? 'failed' : signal.aborted ? 'stopped' : 'complete';
-    for (const sink of sinks)
-      await attempt(
-        () => sink.end?.(lastStep, reason),
-        (error) => (failure ??= error),
-      );
-    result.end = endEvent(summary, lastStep, (performance.now() - started) / 1000);
-    emit(result.end);
+    end = {
+      event: 'end',
+      outcome: outcome(),
+      ...(failures.length > 0 && { error: messageOf(failures[0]) }),
+      ...training.account(),
+      steps: training.lastStep,
+      seconds: (performance.now() - startedAt) / 1000,
+    };
+    sinks.emit(end);
   } catch (error) {
-    failure ??= error;
+    failed(error);
   }
-  for (const sink of sinks)
-    await attempt(
-      () => sink.close?.(),
-      (error) => (failure ??= error),
-    );
-  await device.terminate();
-  if (failure) throw failure instanceof Error ? failure : new TrainError(messageOf(failure));
-  if (signal.aborted) throw signal.reason;
-  return result;
+  await sinks.close(failed);
+  await device.thread.terminate();
+
+  const [first] = failures;
+  if (failures.length > 0) throw first instanceof Error ? first : new TrainError(messageOf(first));
+  signal.throwIfAborted();
+  if (!facts || !end) throw new TrainError('run: ended without a failure before it began');
+  return { facts, end };
 }
 
-async function train(
-  pipeline: Pipeline,
-  loop: TrainLoop,
-  firstStep: number,
-  context: RunContext,
-): Promise<FlowSummary> {
-  let toSkip = firstStep * (pipeline.step?.accumulate ?? 1);
-  const summary = await sampleFlow({
-    source: pipeline.source,
-    flow: pipeline.flow,
-    purpose: 'train',
-    processor: context.processor,
-    poolBytes: pipeline.poolBytes,
-    signal: context.signal,
-    inFlight: IN_FLIGHT,
-    emit: context.emit,
-    consume: async (batch, consumeContext) => {
-      if (toSkip > 0)
-        toSkip -= 1; // trained before the checkpoint that this run continues
-      else await loop.consume(batch, consumeContext);
-    },
-  });
-  await loop.finish();
-  if (summary.ledger.issued === 0 && !context.signal.aborted) {
-    throw new ConfigError({
-      where: 'source',
-      expected: 'at least one sample',
-      received: 'none',
-      remedy: 'check the files and filters of the source',
-    });
-  }
-  return summary;
-}
-
-async function restore(
-  device: DeviceThread<DeviceApi>,
-  folder: string,
-  log: (line: string) => void,
-): Promise<number> {
-  const { step } = await device.call('load', [folder]);
-  log(`Continuing after step ${step} from ${folder}`);
-  return step;
-}
-
-function newestCheckpoint(outDir: string): string {
-  const checkpoint = latestCheckpoint(outDir);
-  if (checkpoint) return checkpoint.folder;
-  throw new ConfigError({
-    where: '--resume',
-    expected: `a complete checkpoint in ${outDir}`,
-    received: 'none',
-    remedy: 'leave out --resume to start anew, or give the --out of the run to continue',
-  });
-}
-
-function makeFolder(path: string): void {
-  try {
-    mkdirSync(path, { recursive: true });
-    accessSync(path, constants.W_OK);
-  } catch (cause) {
-    throw new SluiceError(
-      {
-        where: `--out ${path}`,
-        expected: 'a folder that can be written',
-        received: messageOf(cause),
-        remedy: 'choose another with --out',
-      },
-      { cause },
-    );
-  }
-}
-
-function endEvent(summary: FlowSummary | undefined, steps: number, seconds: number): EndEvent {
-  return {
-    event: 'end',
-    ledger: summary?.ledger ?? { issued: 0, trained: 0, dropped: 0, quarantined: 0 },
-    peakBytes: summary?.peakBytes ?? 0,
-    steps,
-    waitMs: summary?.waitMs ?? 0,
-    seconds,
-  };
-}
-
-async function attempt(body: () => unknown, onError: (error: unknown) => void): Promise<void> {
-  try {
-    await body();
-  } catch (error) {
-    onError(error);
-  }
-}
-
-/** Without the parts' hidden definitions, which cannot cross to another thread. */
-function plain<T>(value: T): T {
-  return JSON.parse(JSON.stringify(value)) as T;
-}
-
-/** Workers run compiled code: from a checkout's sources too, the entry is the one in dist. */
-function workerEntry(): URL {
-  const here = new URL('./worker.js', import.meta.url);
-  if (!import.meta.url.endsWith('.ts')) return here;
-  const built = new URL('../../dist/train/worker.js', import.meta.url);
-  if (existsSync(built)) return built;
-  throw new SluiceError({
-    where: 'device thread',
-    expected: 'the compiled worker in dist',
-    received: 'none',
-    remedy: 'run npm run build',
-  });
+/** A new run does not mix its files with an earlier one's. */
+function tidy(context: RunContext, sinks: Sinks): void {
+  const folder = putAside(context.outDir, sinks.leftovers(context.outDir));
+  if (folder) context.log(`what an earlier run left was moved to ${folder}`);
 }

@@ -1,52 +1,115 @@
 // A pipeline's source and flow made real: parts become sources and stages, the stream runs, its events are told.
 
-import { type FlowEvent, type FlowSummary, type Source, runFlow } from '../flow/index.js';
+import { ConfigError, messageOf } from '../errors.js';
+import {
+  type FlowEvent,
+  type FlowSummary,
+  type Source,
+  checkBounds,
+  runFlow,
+  stagesOf,
+} from '../flow/index.js';
 import type { ConsumeContext, FlowEntries } from '../flow/index.js';
 import type { Processor } from '../data/processor.js';
 import type { StageContext } from '../data/stages.js';
 import type { Batch } from '../data/types.js';
-import { messageOf } from '../errors.js';
 import { isPart, make } from '../parts.js';
 import { type RunEvent, rowName } from './events.js';
 
-export interface SampleFlowOptions {
+/** A stream as a pipeline declares it. */
+export interface Declared {
+  /** The path of the declaration, for messages: '' for the pipeline itself, 'evaluation: ' for a sink's. */
+  readonly where: string;
   /** A source or a part that makes one. */
   readonly source: unknown;
   /** Stages, RxJS operators, or parts that make stages; the last gives batches. */
   readonly flow: readonly unknown[];
-  readonly limit?: (source: Source<unknown>) => Source<unknown>;
   readonly purpose: StageContext['purpose'];
   readonly processor: Processor;
   readonly poolBytes: number;
+}
+
+export interface SampleFlowOptions extends Declared {
   readonly signal: AbortSignal;
   readonly inFlight?: number;
   readonly emit: (event: RunEvent) => void;
+  readonly log: (line: string) => void;
   readonly consume: (batch: Batch, context: ConsumeContext) => Promise<void>;
+  /** Gets the account also of a run that fails. */
+  readonly onEnd?: (summary: FlowSummary) => void;
+}
+
+/** Refuses what cannot run, before anything runs: a pool smaller than what the stages hold, files that are missing or
+ *  lack a column.
+ *  @throws {ConfigError} with the numbers, or what the source's check throws */
+export async function checkFlow(declared: Declared): Promise<void> {
+  const source = sourceOf(declared);
+  try {
+    checkBounds(source, stagesOf(stagesFrom(declared)), declared.poolBytes);
+  } catch (cause) {
+    throw new ConfigError(`${declared.where}${messageOf(cause)}`, { cause });
+  }
+  const { plan } = source as { plan?: unknown };
+  if (typeof plan === 'function') await plan.call(source);
 }
 
 /** Runs samples from the source through the flow to `consume`, within the pool's bound. */
 export async function sampleFlow(options: SampleFlowOptions): Promise<FlowSummary> {
-  const { processor, purpose, limit, poolBytes, signal, consume, inFlight = 1, emit } = options;
-  const source = isPart(options.source)
-    ? (make(options.source, undefined) as Source<unknown>)
-    : (options.source as Source<unknown>);
-  const stages = options.flow.map((entry) =>
-    isPart(entry) ? make(entry, { processor, purpose } satisfies StageContext) : entry,
-  );
+  const { where, poolBytes, signal, inFlight = 1, consume } = options;
   return runFlow({
-    source: limit ? limit(source) : source,
-    stages: stages as unknown as FlowEntries<unknown, Batch>,
+    source: sourceOf(options),
+    stages: stagesFrom(options) as unknown as FlowEntries<unknown, unknown>,
     poolBytes,
     inFlight,
     signal,
-    consume: (batch, context) => consume(batch as Batch, context),
-    onEvent: (event) => tell(event, emit),
+    consume: (value, context) => consume(asBatch(value, where), context),
+    onEvent: (event) => tell(event, options),
   });
 }
 
-function tell(event: FlowEvent, emit: (event: RunEvent) => void): void {
-  if (event.kind === 'quarantine') {
-    const { origin, stage, error } = event;
-    emit({ event: 'quarantine', row: rowName(origin), stage, error: messageOf(error) });
+function sourceOf({ source }: Declared): Source<unknown> {
+  return (isPart(source) ? make(source, undefined) : source) as Source<unknown>;
+}
+
+function stagesFrom({ flow, processor, purpose }: Declared): never[] {
+  const context: StageContext = { processor, purpose };
+  return flow.map((entry) => (isPart(entry) ? make(entry, context) : entry)) as never[];
+}
+
+function asBatch(value: unknown, where: string): Batch {
+  const { inputIds, attentionMask } = (value ?? {}) as Partial<Batch>;
+  if (inputIds?.shape && attentionMask?.shape) return value as Batch;
+  throw new ConfigError({
+    where: `${where}flow`,
+    expected: 'its last entry to give batches',
+    received: value === null ? 'null' : typeof value,
+    remedy: 'end it with encode() and batch({ size: 16 })',
+  });
+}
+
+/** Quarantined rows are events; what else people should know is a line. */
+function tell(event: FlowEvent, { where, emit, log, onEnd }: SampleFlowOptions): void {
+  switch (event.kind) {
+    case 'quarantine':
+      return emit({
+        event: 'quarantine',
+        row: rowName(event.origin),
+        stage: event.stage,
+        error: messageOf(event.error),
+      });
+    case 'oversize':
+      return log(
+        `${where}${rowName(event.origin)} weighs ${event.bytes} bytes, more than ${event.limit}: it was let through alone`,
+      );
+    case 'detach':
+      return log(
+        `${where}${event.stage} failed at ${rowName(event.origin)} and gets no more samples: ${messageOf(event.error)}`,
+      );
+    case 'unordered':
+      return log(`${where}${event.stage} lets samples overtake each other: this run is not reproducible`);
+    case 'end':
+      return onEnd?.(event.summary);
+    default:
+      event satisfies never;
   }
 }

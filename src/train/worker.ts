@@ -20,14 +20,22 @@ const api = {
   update(rows: readonly string[]): UpdateResult {
     return opened().update(rows);
   },
-  generate(batch: Batch, options: { maxNewTokens: number; eosTokenIds: number[] }): Promise<number[][]> {
-    return opened().generate(batch, options);
+  generate(
+    batch: Batch,
+    options: { maxNewTokens: number; eosTokenIds: number[] },
+    signal?: AbortSignal,
+  ): Promise<number[][]> {
+    return opened().generate(batch, options, signal);
   },
-  save(runDir: string, state: SavedPosition, keep: number): Promise<string> {
-    return saveTraining(opened(), runDir, state, keep);
+  async save(runDir: string, keep: number | undefined): Promise<{ step: number; path: string }> {
+    const saved = await saveTraining(opened(), runDir, keep);
+    opened().waitFromNow();
+    return saved;
   },
-  load(checkpointDir: string): { step: number } {
-    return loadTraining(opened(), checkpointDir);
+  load(checkpointDir: string): SavedPosition {
+    const position = loadTraining(opened(), checkpointDir);
+    opened().waitFromNow();
+    return position;
   },
 };
 

@@ -1,20 +1,21 @@
 import { describe, expect, it } from 'vitest';
 import type { Batch } from '../../src/data/types.js';
-import type { DeviceThread } from '../../src/device/thread.js';
 import type { StepEvent } from '../../src/train/events.js';
-import { TrainLoop } from '../../src/train/loop.js';
-import type { Sink } from '../../src/train/sink.js';
-import type { DeviceApi } from '../../src/train/worker.js';
+import { type LoopOptions, TrainLoop } from '../../src/train/loop.js';
+import type { RunContext, Sink } from '../../src/train/sink.js';
+import { Sinks } from '../../src/train/sinks.js';
 
 /** A device whose calls end when told to, in order; it records what reaches it. */
 class FakeDevice {
   readonly calls: string[] = [];
+  readonly sent: unknown[] = [];
   readonly #open: (() => void)[] = [];
   step = 0;
   fail?: string;
 
   call(method: string, args: unknown[]): Promise<unknown> {
     const rows = (method === 'update' ? args[0] : args[1]) as string[];
+    this.sent.push(args[0]);
     this.calls.push(`${method} ${rows.map((row) => row.split(' ').pop()).join(',')}`);
     return new Promise((resolve, reject) => {
       this.#open.push(() => {
@@ -53,15 +54,17 @@ function batch(): Batch {
   };
 }
 
-function setUp(options: { maxSteps?: number; accumulate?: number; sinks?: Sink[] } = {}) {
+async function setUp(options: { maxSteps?: number; accumulate?: number; sinks?: Sink[] } = {}) {
   const device = new FakeDevice();
   const events: StepEvent[] = [];
+  const recorder: Sink = { name: 'recorder', onEvent: (event) => events.push(event as StepEvent) };
+  const sinks = new Sinks([recorder, ...(options.sinks ?? [])]);
+  await sinks.start({} as RunContext);
   const loop = new TrainLoop({
-    device: device as unknown as DeviceThread<DeviceApi>,
-    sinks: options.sinks ?? [],
+    device: device as unknown as LoopOptions['device'],
+    sinks,
     maxSteps: options.maxSteps ?? 100,
     accumulate: options.accumulate ?? 1,
-    emit: (event) => events.push(event),
   });
   let stopped = 0;
   let row = 0;
@@ -76,7 +79,7 @@ function setUp(options: { maxSteps?: number; accumulate?: number; sinks?: Sink[]
 
 describe('the train loop', () => {
   it('posts the next batch while the step before computes', async () => {
-    const { device, give } = setUp();
+    const { device, give } = await setUp();
     void give();
     void give();
     await tick();
@@ -95,7 +98,7 @@ describe('the train loop', () => {
         return new Promise((resolve) => (release = resolve));
       },
     };
-    const { device, give } = setUp({ sinks: [sink] });
+    const { device, give } = await setUp({ sinks: [sink] });
     const first = give();
     const second = give();
     await device.finish();
@@ -109,7 +112,7 @@ describe('the train loop', () => {
   });
 
   it('updates once a step of several micro-batches, with the rows of all', async () => {
-    const { device, events, give } = setUp({ accumulate: 2 });
+    const { device, events, give } = await setUp({ accumulate: 2 });
     const given = [give(), give(), give(), give()];
     await device.finish();
     await Promise.all(given);
@@ -128,17 +131,55 @@ describe('the train loop', () => {
   });
 
   it('updates with an unfinished step when it finishes', async () => {
-    const { device, events, give, loop } = setUp({ accumulate: 2 });
+    const after: number[] = [];
+    const sink: Sink = {
+      name: 'each',
+      due: () => true,
+      after: async ({ step }) => void after.push(step),
+    };
+    const { device, events, give, loop } = await setUp({ accumulate: 2, sinks: [sink] });
     void give();
-    const end = loop.finish();
+    const end = loop.finish('update');
     await device.finish();
     await end;
     expect(device.calls).toEqual(['accumulate 0', 'update 0']);
     expect(events).toHaveLength(1);
+    expect(after).toEqual([1]);
+    expect([loop.lastStep, loop.numTrained]).toEqual([1, 1]);
+  });
+
+  it('gives up an unfinished step of a run that was stopped, and does not count its samples', async () => {
+    const { device, events, give, loop } = await setUp({ accumulate: 2 });
+    for (let i = 0; i < 3; i++) void give();
+    const end = loop.finish('give up');
+    await device.finish();
+    await end;
+    expect(device.calls).toEqual(['accumulate 0', 'accumulate 1', 'update 0,1', 'accumulate 2']);
+    expect(events).toHaveLength(1);
+    expect([loop.lastStep, loop.numTrained]).toEqual([1, 2]);
+  });
+
+  it('finishes only when the device has done all that was posted', async () => {
+    const { device, give, loop } = await setUp();
+    void give();
+    let finished = false;
+    const end = loop.finish('update').then(() => (finished = true));
+    await device.finish(1);
+    expect(finished).toBe(false);
+    await device.finish();
+    await end;
+  });
+
+  it('keeps on the host what is for the host', async () => {
+    const { device, loop } = await setUp();
+    const targets = [{ prompt: 'a', reference: 'b', tags: {} }];
+    void loop.consume({ ...batch(), targets }, { origins: [], waits: [], stop: () => undefined });
+    await device.finish();
+    expect(device.sent[0]).not.toHaveProperty('targets');
   });
 
   it('stops the stream with the batch that completes the last step', async () => {
-    const { device, give, stopped } = setUp({ maxSteps: 2, accumulate: 2 });
+    const { device, give, stopped } = await setUp({ maxSteps: 2, accumulate: 2 });
     const given = [give(), give(), give()];
     expect(stopped()).toBe(0);
     given.push(give());
@@ -148,7 +189,7 @@ describe('the train loop', () => {
   });
 
   it('rejects the batch whose step fails, and all after it', async () => {
-    const { device, give, events } = setUp();
+    const { device, give, events } = await setUp();
     device.fail = 'accumulate';
     const first = give();
     const second = give();

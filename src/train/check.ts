@@ -1,0 +1,47 @@
+// Everything about a pipeline that can be refused before its model is loaded.
+
+import { existsSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Processor, loadProcessor } from '../data/processor.js';
+import { ConfigError } from '../errors.js';
+import type { Pipeline } from './pipeline.js';
+import { checkFlow } from './sample-flow.js';
+import type { Sinks } from './sinks.js';
+import { trainingFlow } from './training.js';
+
+/** @returns the model's processor
+ *  @throws {ConfigError} for a wrong value of the pipeline, {DataError} for files that cannot be read as declared,
+ *    {TextError} for processor files that do not fit */
+export async function checkPipeline(pipeline: Pipeline, sinks: Sinks): Promise<Processor> {
+  checkModelFolder(pipeline.model.path);
+  const processor = await loadProcessor(pipeline.model.path);
+  if (pipeline.step) {
+    if (pipeline.source === undefined) {
+      throw new ConfigError({
+        where: 'source',
+        expected: 'a source to train from',
+        received: 'nothing',
+        remedy: 'add source: parquet(...), or leave out step to evaluate only',
+      });
+    }
+    await checkFlow(trainingFlow(pipeline, processor));
+  }
+  await sinks.check({ processor });
+  return processor;
+}
+
+function checkModelFolder(path: string): void {
+  if (existsSync(join(path, 'config.json'))) return;
+  const status = statSync(path, { throwIfNoEntry: false });
+  const fault = status
+    ? status.isDirectory()
+      ? 'which has none'
+      : 'which is no folder'
+    : 'which does not exist';
+  throw new ConfigError({
+    where: 'model.path',
+    expected: 'a folder with config.json',
+    received: `${path}, ${fault}`,
+    remedy: 'correct the path; a model of the Hugging Face Hub has to be downloaded first (hf download)',
+  });
+}

@@ -1,0 +1,108 @@
+// The device as a run uses it: the thread with its Learner, opened for a pipeline, and what sinks may ask of it.
+
+import { existsSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import { transferables } from '../data/collate.js';
+import type { Processor } from '../data/processor.js';
+import type { Batch } from '../data/types.js';
+import { DeviceThread } from '../device/thread.js';
+import { SluiceError } from '../errors.js';
+import type { SavedPosition } from './checkpoint.js';
+import type { CheckpointEvent } from './events.js';
+import type { LearnerFacts, LearnerSpec } from './learner.js';
+import type { Pipeline } from './pipeline.js';
+import type { SinkDevice } from './sink.js';
+import type { DeviceApi } from './worker.js';
+
+/** How long a stopped run waits for a model that is still being loaded: it has learnt nothing yet. */
+const LOADING_GRACE_MS = 5000;
+
+export interface RunDeviceOptions {
+  readonly outDir: string;
+  readonly processor: Processor;
+  readonly onCheckpoint: (event: CheckpointEvent) => void;
+}
+
+export class RunDevice implements SinkDevice {
+  readonly thread: DeviceThread<DeviceApi>;
+  readonly #options: RunDeviceOptions;
+  #savedStep: number | undefined;
+
+  constructor(pipeline: Pipeline, options: RunDeviceOptions) {
+    this.#options = options;
+    this.thread = new DeviceThread<DeviceApi>(workerEntry(), specOf(pipeline));
+  }
+
+  /** The step of the newest checkpoint of this run, or of the one that it continues. */
+  get savedStep(): number | undefined {
+    return this.#savedStep;
+  }
+
+  /** Loads or draws the model. @throws the signal's reason when it is aborted and the model is not there soon after */
+  async open(signal: AbortSignal): Promise<LearnerFacts> {
+    const opening = this.thread.call('open', []);
+    opening.catch(() => undefined);
+    const impatient = new Promise<never>((_, reject) => {
+      const onAbort = async () => {
+        await delay(LOADING_GRACE_MS, undefined, { ref: false });
+        reject(signal.reason as Error);
+      };
+      if (signal.aborted) void onAbort();
+      else signal.addEventListener('abort', () => void onAbort(), { once: true });
+    });
+    return Promise.race([opening, impatient]);
+  }
+
+  async resume(folder: string): Promise<SavedPosition> {
+    const position = await this.thread.call('load', [folder]);
+    this.#savedStep = position.step;
+    return position;
+  }
+
+  async generate(
+    batch: Batch,
+    { maxNewTokens, signal }: { maxNewTokens: number; signal?: AbortSignal },
+  ): Promise<number[][]> {
+    const { targets: _targets, ...sent } = batch;
+    const eosTokenIds = [...this.#options.processor.eosTokenIds];
+    return this.thread.call('generate', [sent, { maxNewTokens, eosTokenIds }], {
+      transfer: transferables(sent),
+      ...(signal && { signal }),
+    });
+  }
+
+  async checkpoint({ keep }: { keep?: number } = {}): Promise<{ step: number; path: string }> {
+    const saved = await this.thread.call('save', [this.#options.outDir, keep]);
+    this.#savedStep = saved.step;
+    this.#options.onCheckpoint({ event: 'checkpoint', ...saved });
+    return saved;
+  }
+}
+
+function specOf({ model, step, seed, threads }: Pipeline): LearnerSpec {
+  return {
+    model: plain(model),
+    ...(step && { step: plain(step) }),
+    seed,
+    ...(threads !== undefined && { threads }),
+  };
+}
+
+/** Without the parts' hidden definitions, which cannot cross to another thread. */
+function plain<T>(value: T): T {
+  return JSON.parse(JSON.stringify(value)) as T;
+}
+
+/** Workers run compiled code: from a checkout's sources too, the entry is the one in dist. */
+function workerEntry(): URL {
+  const here = new URL('./worker.js', import.meta.url);
+  if (!import.meta.url.endsWith('.ts')) return here;
+  const built = new URL('../../dist/train/worker.js', import.meta.url);
+  if (existsSync(built)) return built;
+  throw new SluiceError({
+    where: 'device thread',
+    expected: 'the compiled worker in dist',
+    received: 'none',
+    remedy: 'run node build.js',
+  });
+}
