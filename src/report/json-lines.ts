@@ -2,7 +2,7 @@
 
 import type { Sink } from '../train/sink.js';
 
-/** Writes every event but answers to stdout as a line of JSON. */
+/** Writes every event but answers as a line of JSON. @param write to stdout by default */
 export function jsonLines(write: (line: string) => void = (line) => process.stdout.write(line)): Sink {
   return {
     name: 'json',

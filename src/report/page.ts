@@ -19,7 +19,8 @@ export interface ReportData {
   readonly name: string;
   readonly steps: StepEvent[];
   readonly evals: EvalEvent[];
-  answers: AnswersEvent | undefined;
+  /** The newest of each evaluation. */
+  readonly answers: Map<string, AnswersEvent>;
   readonly quarantined: QuarantineEvent[];
   numQuarantined: number;
   end: EndEvent | undefined;
@@ -49,11 +50,11 @@ export function renderReport(data: ReportData): string {
 <style>${style}${STYLE}</style>
 </head>
 <body>
-<header><h1>${escape(data.name)}</h1><p>${escape(summaryOf(data))}</p></header>
+<header><h1>${escape(data.name)}</h1><p>${escape(summaryOf(data))}</p>${failure(data)}</header>
 <section class="tiles">${tiles(data).join('')}</section>
 <section class="charts" id="charts"></section>
 ${evaluations(data.evals)}
-${answers(data.answers)}
+${[...data.answers.values()].map((event) => answers(event, data.answers.size > 1)).join('')}
 ${quarantine(data)}
 <details><summary>Configuration</summary><pre>${escape(JSON.stringify(data.config, null, 2))}</pre></details>
 <script type="application/json" id="data">${inlineJson(chartsOf(data))}</script>
@@ -73,19 +74,28 @@ function uplot(): { script: string; style: string } {
 }
 
 function summaryOf({ end, steps }: ReportData): string {
-  if (!end) return `stopped after step ${steps.at(-1)?.step ?? 0}, before its end`;
+  if (!end) return `ended after step ${steps.at(-1)?.step ?? 0}, before all was accounted for`;
   const { issued, trained, dropped, quarantined } = end.ledger;
+  const how = { complete: '', stopped: 'stopped by a signal after ', failed: 'failed after ' }[end.outcome];
   return (
-    `${end.steps} steps in ${end.seconds.toFixed(0)} s; ${issued} samples issued = ${trained} trained + ` +
+    `${how}${end.steps} steps in ${end.seconds.toFixed(0)} s; ${issued} samples issued = ${trained} trained + ` +
     `${dropped} dropped + ${quarantined} quarantined`
   );
 }
 
+function failure({ end }: ReportData): string {
+  return end?.error === undefined ? '' : `<pre class="failure">${escape(end.error)}</pre>`;
+}
+
 function tiles({ steps, evals, end }: ReportData): string[] {
   const result: string[] = [];
-  const last = evals.at(-1);
-  for (const [name, value] of Object.entries(last?.scores ?? {})) {
-    if (!name.includes(':')) result.push(tile(value.toFixed(3), `${name}, ${last!.count} held-out samples`));
+  const newest = new Map(evals.map((event) => [event.name, event]));
+  for (const event of newest.values()) {
+    for (const [score, value] of Object.entries(event.scores)) {
+      if (score.includes(':')) continue;
+      const name = newest.size > 1 ? `${event.name}: ${score}` : score;
+      result.push(tile(value.toFixed(3), `${name}, ${event.count} held-out samples`));
+    }
   }
   const step = steps.at(-1);
   if (step) {
@@ -124,19 +134,7 @@ function chartsOf({ steps, evals }: ReportData): Chart[] {
       data: [x, steps.map(({ loss }) => loss), smoothed(steps.map(({ loss }) => loss))],
     });
   }
-  if (evals.length > 0) {
-    const names = [...new Set(evals.flatMap(({ scores }) => Object.keys(scores)))];
-    charts.push({
-      title: 'Evaluation',
-      unit: 'share of held-out samples',
-      share: true,
-      labels: names,
-      data: [
-        evals.map(({ step }) => step),
-        ...names.map((name) => evals.map(({ scores }) => scores[name] ?? null)),
-      ],
-    });
-  }
+  if (evals.length > 0) charts.push(evaluationChart(evals));
   if (steps.length > 0) {
     series('Gradient norm', 'before clipping', ({ gradNorm }) => gradNorm, { log: true });
     series('Learning rate', '', ({ lr }) => lr);
@@ -146,6 +144,28 @@ function chartsOf({ steps, evals }: ReportData): Chart[] {
     series('Step time', 'ms', ({ stepMs }) => stepMs);
   }
   return charts;
+}
+
+/** A curve for each score of each evaluation. */
+function evaluationChart(evals: readonly EvalEvent[]): Chart {
+  const x = [...new Set(evals.map(({ step }) => step))].sort((a, b) => a - b);
+  const many = new Set(evals.map(({ name }) => name)).size > 1;
+  const curves = new Map<string, (number | null)[]>();
+  for (const { step, name, scores } of evals) {
+    for (const [score, value] of Object.entries(scores)) {
+      const label = many ? `${name}: ${score}` : score;
+      const curve = curves.get(label) ?? x.map(() => null);
+      curve[x.indexOf(step)] = value;
+      curves.set(label, curve);
+    }
+  }
+  return {
+    title: 'Evaluation',
+    unit: 'share of held-out samples',
+    share: true,
+    labels: [...curves.keys()],
+    data: [x, ...curves.values()],
+  };
 }
 
 function smoothed(values: readonly number[]): number[] {
@@ -166,9 +186,9 @@ function evaluations(evals: readonly EvalEvent[]): string {
   return `<section><h2>Evaluations</h2><div class="wide"><table><thead><tr>${head}</tr></thead><tbody>${rows.join('')}</tbody></table></div></section>`;
 }
 
-function answers(event: AnswersEvent | undefined): string {
-  if (!event || event.answers.length === 0) return '';
-  return `<section><h2>Answers at step ${event.step}</h2><div class="answers">${event.answers.map(card).join('')}</div></section>`;
+function answers({ name, step, answers }: AnswersEvent, many: boolean): string {
+  if (answers.length === 0) return '';
+  return `<section><h2>Answers${many ? ` of ${escape(name)}` : ''} at step ${step}</h2><div class="answers">${answers.map(card).join('')}</div></section>`;
 }
 
 function card({ prompt, reference, answer, picture }: SampleAnswer): string {

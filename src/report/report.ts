@@ -2,27 +2,31 @@
 
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { SluiceError, messageOf } from '../errors.js';
 import { definePart } from '../parts.js';
 import { z } from '../schema.js';
 import type { PipelineContext } from '../train/pipeline.js';
+import type { RunEvent } from '../train/events.js';
+import { readMetrics } from '../train/metrics.js';
 import type { RunContext, Sink } from '../train/sink.js';
 import { renderReport, type ReportData } from './page.js';
 
 /** Quarantined rows that the report lists; the rest are counted. */
 const SHOWN_ROWS = 50;
 
-/** `report()`: writes report.html into the run's folder when the run ends, however it ends. */
+/** `report()`: writes report.html into the run's folder when the run ends, however it ends. Of a run that is continued it
+ *  shows the whole, as far as metrics.jsonl has it. */
 export const report = definePart({
   role: 'sink',
   kind: 'report',
-  schema: z.strictObject({ file: z.string().default('report.html') }),
+  schema: z.strictObject({ file: z.string().min(1).default('report.html') }),
   create: ({ file }, { pipeline }: PipelineContext): Sink => {
     let context: RunContext | undefined;
     const data: ReportData = {
       name: pipeline.name,
       steps: [],
       evals: [],
-      answers: undefined,
+      answers: new Map(),
       quarantined: [],
       numQuarantined: 0,
       end: undefined,
@@ -33,33 +37,50 @@ export const report = definePart({
         poolBytes: pipeline.poolBytes,
       },
     };
+    const onEvent = (event: RunEvent) => {
+      switch (event.event) {
+        case 'step':
+          return void data.steps.push(event);
+        case 'eval':
+          return void data.evals.push(event);
+        case 'answers':
+          return void data.answers.set(event.name, event);
+        case 'end':
+          return void (data.end = event);
+        case 'quarantine':
+          data.numQuarantined += 1;
+          if (data.quarantined.length < SHOWN_ROWS) data.quarantined.push(event);
+          return;
+        case 'checkpoint':
+          return;
+        default:
+          event satisfies never;
+      }
+    };
     return {
       name: 'report',
-      start: (started) => void (context = started),
-      onEvent: (event) => {
-        switch (event.event) {
-          case 'step':
-            return void data.steps.push(event);
-          case 'eval':
-            return void data.evals.push(event);
-          case 'answers':
-            return void (data.answers = event);
-          case 'end':
-            return void (data.end = event);
-          case 'quarantine':
-            data.numQuarantined += 1;
-            if (data.quarantined.length < SHOWN_ROWS) data.quarantined.push(event);
-            return;
-          case 'checkpoint':
-            return;
-          default:
-            event satisfies never;
-        }
+      leftovers: () => [file],
+      start: (started) => {
+        context = started;
+        const { outDir, resumedAt } = started;
+        if (resumedAt !== undefined) readMetrics(outDir, resumedAt).forEach(onEvent);
+        data.end = undefined;
       },
+      onEvent,
       close: async () => {
         if (!context) return;
         const path = join(context.outDir, file);
-        await writeFile(path, renderReport(data));
+        await writeFile(path, renderReport(data)).catch((cause: unknown) => {
+          throw new SluiceError(
+            {
+              where: path,
+              expected: 'room to write',
+              received: messageOf(cause),
+              remedy: 'free space or choose another --out',
+            },
+            { cause },
+          );
+        });
         context.log(`report ${path}`);
       },
     };

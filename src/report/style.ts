@@ -7,6 +7,7 @@ export const STYLE = `
 body { margin: 0 auto; max-width: 1180px; padding: 24px; color: var(--ink); background: var(--paper); font: 15px/1.45 system-ui, sans-serif; }
 h1 { margin: 0; font-size: 28px; } h2 { margin: 32px 0 12px; font-size: 18px; }
 header p { margin: 4px 0 20px; color: var(--soft); }
+.failure { white-space: pre-wrap; font-size: 14px; color: var(--bad); }
 .tiles { display: flex; flex-wrap: wrap; gap: 12px; }
 .tile { flex: 1 1 150px; padding: 12px 16px; border-radius: 8px; background: var(--card); }
 .tile b { display: block; font-size: 24px; font-variant-numeric: tabular-nums; }

@@ -27,15 +27,25 @@ export function sampleData(numSteps = 200): ReportData {
       count: 1000,
       scores: { exactMatch: 0.6 + step / 600, 'exactMatch:shape': 0.3 + step / 400, promptAlone: 0.67 },
     })),
-    answers: {
-      event: 'answers',
-      step: 200,
-      name: 'eval',
-      answers: [
-        { prompt: 'what colour?', reference: 'red', answer: 'red', picture: 'data:image/png;base64,AAAA' },
-        { prompt: '<script>alert(1)</script>', reference: 'a"b', answer: '' },
+    answers: new Map([
+      [
+        'eval',
+        {
+          event: 'answers',
+          step: 200,
+          name: 'eval',
+          answers: [
+            {
+              prompt: 'what colour?',
+              reference: 'red',
+              answer: 'red',
+              picture: 'data:image/png;base64,AAAA',
+            },
+            { prompt: '<script>alert(1)</script>', reference: 'a"b', answer: '' },
+          ],
+        },
       ],
-    },
+    ]),
     quarantined: [
       {
         event: 'quarantine',
@@ -47,6 +57,7 @@ export function sampleData(numSteps = 200): ReportData {
     numQuarantined: 7,
     end: {
       event: 'end',
+      outcome: 'complete',
       ledger: { issued: 107, trained: 100, dropped: 0, quarantined: 7 },
       peakBytes: 12e6,
       steps: 200,
@@ -55,6 +66,11 @@ export function sampleData(numSteps = 200): ReportData {
     },
     config: { note: '</pre></script>' },
   };
+}
+
+function chartsIn(html: string): { title: string; labels: string[]; data: (number | null)[][] }[] {
+  const json = /<script type="application\/json" id="data">(.*?)<\/script>/s.exec(html)![1]!;
+  return JSON.parse(json) as ReturnType<typeof chartsIn>;
 }
 
 describe('the report', () => {
@@ -82,8 +98,7 @@ describe('the report', () => {
   });
 
   it('embeds data for a chart of each curve', () => {
-    const json = /<script type="application\/json" id="data">(.*?)<\/script>/s.exec(html)![1]!;
-    const charts = JSON.parse(json) as { title: string; data: number[][] }[];
+    const charts = chartsIn(html);
     expect(charts.map(({ title }) => title)).toEqual([
       'Loss',
       'Evaluation',
@@ -97,8 +112,42 @@ describe('the report', () => {
   });
 
   it('says when a run did not reach its end', () => {
-    expect(renderReport({ ...sampleData(3), end: undefined, evals: [], answers: undefined })).toContain(
-      'stopped after step 3, before its end',
+    const { end, ...data } = sampleData(3);
+    const page = (changes: Partial<ReportData>) => renderReport({ ...data, end, ...changes });
+    expect(page({ end: undefined, evals: [], answers: new Map() })).toContain(
+      'ended after step 3, before all was accounted for',
     );
+    expect(page({ end: { ...end!, outcome: 'stopped' } })).toContain(
+      'stopped by a signal after 200 steps in 90 s',
+    );
+    const failed = page({ end: { ...end!, outcome: 'failed', error: 'a <b>' } });
+    expect(failed).toContain('failed after 200 steps in 90 s');
+    expect(failed).toContain('<pre class="failure">a &#60;b&#62;</pre>');
+  });
+
+  it('keeps several evaluations apart', () => {
+    const data = sampleData(3);
+    const evals = [1, 3].flatMap((step) => [
+      { event: 'eval' as const, step, name: 'seen', count: 5, scores: { exactMatch: 0.5 } },
+      { event: 'eval' as const, step, name: 'unseen', count: 5, scores: { exactMatch: 0.25 } },
+    ]);
+    const [answers] = data.answers.values();
+    const page = renderReport({
+      ...data,
+      evals,
+      answers: new Map(['seen', 'unseen'].map((name) => [name, { ...answers!, name }])),
+    });
+    expect(page).toContain('<b>0.500</b><span>seen: exactMatch, 5 held-out samples</span>');
+    expect(page).toContain('<b>0.250</b><span>unseen: exactMatch, 5 held-out samples</span>');
+    expect(page).toContain('Answers of unseen at step 200');
+    const chart = chartsIn(page).find(({ title }) => title === 'Evaluation')!;
+    expect(chart).toMatchObject({
+      labels: ['seen: exactMatch', 'unseen: exactMatch'],
+      data: [
+        [1, 3],
+        [0.5, 0.5],
+        [0.25, 0.25],
+      ],
+    });
   });
 });
