@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { createJiti } from 'jiti';
-import { ConfigError, SluiceError, messageOf } from '../errors.js';
+import { ConfigError, messageOf } from '../errors.js';
 import { type Pipeline, decodePipeline } from '../train/pipeline.js';
 
 /** Loads and decodes a pipeline file.
@@ -34,7 +34,7 @@ async function defaultExport(path: string, file: string): Promise<unknown> {
   try {
     module = await jiti.import<{ default?: unknown }>(path);
   } catch (cause) {
-    if (cause instanceof SluiceError) throw cause;
+    if (cause instanceof ConfigError) throw cause;
     throw new ConfigError(
       {
         where: file,

@@ -6,7 +6,9 @@ import { ensureAddon } from '../native/setup.js';
 import { streamLog } from '../native/progress.js';
 import { jsonLines } from '../report/json-lines.js';
 import { progress } from '../report/progress.js';
+import type { Pipeline } from '../train/pipeline.js';
 import { runPipeline } from '../train/run.js';
+import { takeOutput } from './output.js';
 import { loadPipeline } from './pipeline-file.js';
 import { stopOnSignals } from './stop.js';
 
@@ -18,34 +20,41 @@ export interface RunArguments {
   readonly json?: boolean;
 }
 
-/** Runs a pipeline file. @param mode 'eval' ignores `step`, so that only evaluations run */
+/** Runs a pipeline file. @param mode 'eval' leaves out what trains, so that only evaluations run */
 export async function runFile(args: RunArguments, mode: 'run' | 'eval'): Promise<void> {
-  const declared = await loadPipeline(args.file, args.set ?? []);
-  const { step: _step, ...evaluating } = declared;
-  const pipeline = mode === 'eval' ? evaluating : declared;
-  if (mode === 'run' && declared.step && declared.source === undefined) {
-    throw new ConfigError({
-      where: `${args.file}: source`,
-      expected: 'a source to train from',
-      received: 'nothing',
-      remedy: 'add source: parquet(...), or remove step to evaluate only',
-    });
-  }
-  const outDir = resolve(args.out ?? join('runs', pipeline.name));
+  const { file, set = [], json = false } = args;
   using stop = stopOnSignals();
+  using output = takeOutput({ alone: json });
+  const signal = AbortSignal.any([stop.signal, output.signal]);
+  const declared = await loadPipeline(file, set);
+  const pipeline = mode === 'eval' ? evaluationOf(declared, file) : declared;
   try {
-    await ensureAddon({ log: streamLog(), signal: stop.signal });
+    await ensureAddon({ log: streamLog(), signal });
     await runPipeline(pipeline, {
-      outDir,
+      outDir: resolve(args.out ?? join('runs', pipeline.name)),
       resume: args.resume ?? false,
-      signal: stop.signal,
-      sinks: [args.json ? jsonLines() : progress()],
-      log: (line) => (args.json ? process.stderr : process.stdout).write(`${line}\n`),
+      signal,
+      sinks: [json ? jsonLines((line) => output.write(line)) : progress()],
+      log: (line) => (json ? process.stderr : process.stdout).write(`${line}\n`),
     });
   } catch (error) {
-    if (stop.signal.aborted && error !== stop.signal.reason && !(error instanceof SluiceError)) {
-      throw stop.signal.reason;
-    }
+    if (signal.aborted && !(error instanceof SluiceError)) throw signal.reason;
     throw error;
   }
+}
+
+/** Sinks that have nothing to do where nothing is trained or evaluated. */
+const ONLOOKERS = ['metrics', 'checkpoints', 'report'];
+
+/** The pipeline without what trains. Of a pipeline that trains, the results go to another folder than the training's. */
+function evaluationOf({ step, source: _source, ...evaluating }: Pipeline, file: string): Pipeline {
+  if (evaluating.sinks.every(({ kind }) => ONLOOKERS.includes(kind))) {
+    throw new ConfigError({
+      where: `${file}: sinks`,
+      expected: 'an evaluation',
+      received: evaluating.sinks.map(({ kind }) => kind).join(', ') || 'none',
+      remedy: 'add evaluation({ source: parquet(...), scores: [exactMatch()] })',
+    });
+  }
+  return step ? { ...evaluating, name: `${evaluating.name}-eval` } : evaluating;
 }
