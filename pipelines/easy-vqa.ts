@@ -29,16 +29,6 @@ export function questions({ images, texts }: EasyVqaRow, kinds?: readonly Questi
     }));
 }
 
-/** All questions about a picture as turns of one conversation: the picture is looked at once, every answer is learnt. */
-export function conversation({ images, texts }: EasyVqaRow): Sample {
-  const [first, ...rest] = texts;
-  return chat(
-    user(image(images[0]!.bytes), text(first!.user)),
-    assistant(text(first!.assistant)),
-    ...rest.flatMap((turn) => [user(text(turn.user)), assistant(text(turn.assistant))]),
-  );
-}
-
 const COLOURS = ['black', 'blue', 'brown', 'gray', 'green', 'red', 'teal', 'yellow'];
 
 /** What a picture shows, as far as its questions and answers tell. */

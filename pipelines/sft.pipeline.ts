@@ -11,7 +11,6 @@ import {
   exactMatch,
   flatMap,
   gemma3n,
-  map,
   metrics,
   parquet,
   pipeline,
@@ -19,25 +18,29 @@ import {
   report,
   sft,
 } from 'sluice';
-import { type EasyVqaRow, conversation, questions } from './easy-vqa.js';
+import { type EasyVqaRow, questions } from './easy-vqa.js';
 
 export default pipeline({
   name: 'sft',
   seed: 1,
-  model: gemma3n('fixtures/tiny-gemma3n'),
-  source: parquet<EasyVqaRow>('fixtures/easy-vqa/train.parquet', { shuffle: { seed: 1 }, epochs: 10 }),
-  flow: [map(conversation), decodeMedia({ concurrency: 4 }), encode(), batch({ size: 16 })],
+  model: gemma3n('fixtures/tiny-gemma3n', { freeze: ['vision', 'audio'] }),
+  source: parquet('fixtures/easy-vqa/train.parquet', {
+    shuffle: { seed: 1 },
+    epochs: 3,
+    explode: (row: EasyVqaRow) => questions(row),
+  }),
+  flow: [decodeMedia({ concurrency: 4 }), encode(), batch({ size: 32 })],
   step: sft({
-    optimizer: adamw({ lr: 1e-3 }),
+    optimizer: adamw({ lr: 1e-3, betas: [0.9, 0.98] }),
     schedule: cosine({ warmup: 30, minLrRate: 0.05 }),
     clipNorm: 1,
-    maxSteps: 450,
+    maxSteps: 1200,
   }),
   sinks: [
     metrics(),
-    checkpoints({ every: 200, keep: 2 }),
+    checkpoints({ every: 400, keep: 2 }),
     evaluation({
-      every: 100,
+      every: 200,
       source: parquet<EasyVqaRow>('fixtures/easy-vqa/test.parquet', { shuffle: { seed: 1 } }),
       flow: [flatMap((row: EasyVqaRow) => questions(row)), decodeMedia(), encode(), batch({ size: 50 })],
       scores: [exactMatch({ by: 'kind' }), promptAlone()],
