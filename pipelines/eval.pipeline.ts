@@ -1,5 +1,5 @@
 // Evaluates a checkpoint over a stream of held-out questions:
-// `pipe eval pipelines/eval.pipeline.ts --set model.path=runs/sft/checkpoint-450`
+// `pipe eval pipelines/eval.pipeline.ts --set model.path=runs/sft/checkpoint-900`
 
 import {
   batch,

@@ -34,13 +34,13 @@ export default pipeline({
     optimizer: adamw({ lr: 1e-3, betas: [0.9, 0.98] }),
     schedule: cosine({ warmup: 30, minLrRate: 0.05 }),
     clipNorm: 1,
-    maxSteps: 1200,
+    maxSteps: 900,
   }),
   sinks: [
     metrics(),
-    checkpoints({ every: 400, keep: 2 }),
+    checkpoints({ every: 300, keep: 2 }),
     evaluation({
-      every: 200,
+      every: 150,
       source: parquet<EasyVqaRow>('fixtures/easy-vqa/test.parquet', { shuffle: { seed: 1 } }),
       flow: [flatMap((row: EasyVqaRow) => questions(row)), decodeMedia(), encode(), batch({ size: 50 })],
       scores: [exactMatch({ by: 'kind' }), promptAlone()],
