@@ -7,7 +7,6 @@ import {
   encode,
   evaluation,
   exactMatch,
-  flatMap,
   gemma3n,
   metrics,
   parquet,
@@ -20,11 +19,11 @@ import { type EasyVqaRow, questions } from './easy-vqa.js';
 export default pipeline({
   name: 'eval',
   model: gemma3n('fixtures/tiny-gemma3n'),
-  flow: [flatMap((row: EasyVqaRow) => questions(row)), decodeMedia(), encode(), batch({ size: 50 })],
+  flow: [decodeMedia(), encode(), batch({ size: 50 })],
   sinks: [
     metrics(),
     evaluation({
-      source: parquet<EasyVqaRow>('fixtures/easy-vqa/test.parquet'),
+      source: parquet('fixtures/easy-vqa/test.parquet', { explode: (row: EasyVqaRow) => questions(row) }),
       scores: [exactMatch({ by: 'kind' }), promptAlone()],
       maxNewTokens: 4,
     }),

@@ -9,7 +9,6 @@ import {
   encode,
   evaluation,
   exactMatch,
-  flatMap,
   gemma3n,
   metrics,
   parquet,
@@ -41,8 +40,10 @@ export default pipeline({
     checkpoints({ every: 300, keep: 2 }),
     evaluation({
       every: 150,
-      source: parquet<EasyVqaRow>('fixtures/easy-vqa/test.parquet', { shuffle: { seed: 1 } }),
-      flow: [flatMap((row: EasyVqaRow) => questions(row)), decodeMedia(), encode(), batch({ size: 50 })],
+      source: parquet('fixtures/easy-vqa/test.parquet', {
+        shuffle: { seed: 1 },
+        explode: (row: EasyVqaRow) => questions(row),
+      }),
       scores: [exactMatch({ by: 'kind' }), promptAlone()],
       maxNewTokens: 4,
       limit: 2000,
