@@ -18,7 +18,7 @@ export interface LoopOptions {
   readonly firstStep?: number;
 }
 
-type BatchContext = Pick<ConsumeContext, 'origins' | 'waits' | 'stop'>;
+type BatchContext = Pick<ConsumeContext, 'origins' | 'waits' | 'signal' | 'stop'>;
 
 /** Tallies of the micro-batches of one step. */
 interface Pending {
@@ -59,7 +59,8 @@ export class TrainLoop {
     return this.#numTrained;
   }
 
-  /** Takes one batch; resolves when its gradient is accumulated and, with the last one of a step, the update done. */
+  /** Takes one batch; resolves when its gradient is accumulated and, with the last one of a step, the update done. One
+   *  that is still held back when the run is cancelled is left out. */
   async consume(batch: Batch, context: BatchContext): Promise<void> {
     const { accumulate, maxSteps } = this.#options;
     const received = ++this.#received;
@@ -67,10 +68,12 @@ export class TrainLoop {
     const completes = received % accumulate === 0;
     if (completes && step >= maxSteps) context.stop();
     // Posting is serial; what a batch's own promise waits for is not.
-    const posted = this.#post.then(() => this.#train(batch, context, step, completes));
-    this.#post = posted.then(({ released }) => released);
+    const posted = this.#post.then(() =>
+      context.signal.aborted ? undefined : this.#train(batch, context, step, completes),
+    );
+    this.#post = posted.then((work) => work?.released);
     this.#post.catch(() => undefined); // the batch's own promise rejects with it
-    await (this.#newest = posted.then(({ done }) => done));
+    await (this.#newest = posted.then((work) => work?.done));
   }
 
   /** Waits for all work that is still open. Micro-batches of an unfinished step then make a smaller one, or are given up:

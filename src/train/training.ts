@@ -56,7 +56,7 @@ export class Training {
     const { signal, processor } = this.#context;
     const log = (line: string) => this.#context.log(line);
     if (this.lastStep >= (this.#pipeline.step?.maxSteps ?? 0)) {
-      log(`Step ${this.lastStep} was the last one: nothing is left to train`);
+      log(`step ${this.lastStep} was the last one: nothing is left to train`);
       return;
     }
     let toSkip = this.#resumed?.batches ?? 0;

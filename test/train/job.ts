@@ -10,10 +10,13 @@ import sharp from 'sharp';
 
 const fixture = (path: string) => fileURLToPath(new URL(`../../fixtures/${path}`, import.meta.url));
 
+const folders: string[] = [];
+process.once('exit', () => folders.forEach((folder) => fs.rmSync(folder, { recursive: true, force: true })));
+
 /** A folder of its own, removed when the process ends. */
 export function temporaryFolder(): string {
   const folder = fs.mkdtempSync(join(tmpdir(), 'sluice-train-'));
-  process.once('exit', () => fs.rmSync(folder, { recursive: true, force: true }));
+  folders.push(folder);
   return folder;
 }
 

@@ -66,15 +66,17 @@ async function setUp(options: { maxSteps?: number; accumulate?: number; sinks?: 
     maxSteps: options.maxSteps ?? 100,
     accumulate: options.accumulate ?? 1,
   });
+  const controller = new AbortController();
   let stopped = 0;
   let row = 0;
   const give = () =>
     loop.consume(batch(), {
       origins: [{ file: 'a', rowGroup: 0, row: row++ }],
       waits: [{ stage: 'decode', ms: 1 }],
+      signal: controller.signal,
       stop: () => (stopped += 1),
     });
-  return { device, events, loop, give, stopped: () => stopped };
+  return { device, events, loop, give, controller, stopped: () => stopped };
 }
 
 describe('the train loop', () => {
@@ -159,6 +161,24 @@ describe('the train loop', () => {
     expect([loop.lastStep, loop.numTrained]).toEqual([1, 2]);
   });
 
+  it('leaves out what is still held back when the run is cancelled', async () => {
+    let release!: () => void;
+    const sink: Sink = {
+      name: 'slow',
+      due: () => true,
+      after: () => new Promise((resolve) => (release = resolve)),
+    };
+    const { device, give, loop, controller } = await setUp({ sinks: [sink] });
+    const given = [give(), give()];
+    await device.finish();
+    controller.abort();
+    release();
+    await Promise.all(given);
+    await loop.finish('give up');
+    expect(device.calls).toEqual(['accumulate 0', 'update 0']);
+    expect([loop.lastStep, loop.numTrained]).toEqual([1, 1]);
+  });
+
   it('finishes only when the device has done all that was posted', async () => {
     const { device, give, loop } = await setUp();
     void give();
@@ -173,7 +193,15 @@ describe('the train loop', () => {
   it('keeps on the host what is for the host', async () => {
     const { device, loop } = await setUp();
     const targets = [{ prompt: 'a', reference: 'b', tags: {} }];
-    void loop.consume({ ...batch(), targets }, { origins: [], waits: [], stop: () => undefined });
+    void loop.consume(
+      { ...batch(), targets },
+      {
+        origins: [],
+        waits: [],
+        signal: new AbortController().signal,
+        stop: () => undefined,
+      },
+    );
     await device.finish();
     expect(device.sent[0]).not.toHaveProperty('targets');
   });
