@@ -7,8 +7,8 @@
 // devices, other dtypes) goes to libtorch's own operators. First derivatives only.
 
 #include "rms-norm-kernels.h"
+#include "shares.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -19,46 +19,10 @@
 #include <torch/library.h>
 
 #include <algorithm>
-#include <functional>
 #include <vector>
-
-// libtorch's own OpenMP threads, though this file is not compiled for OpenMP: a second runtime would bring a second pool.
-extern "C" {
-__attribute__((weak)) void GOMP_parallel(void (*body)(void*), void* data, unsigned threads, unsigned flags);
-__attribute__((weak)) int omp_get_thread_num();
-__attribute__((weak)) int omp_get_num_threads();
-__attribute__((weak)) int omp_in_parallel();
-}
 
 namespace sluice {
 namespace {
-
-constexpr int64_t kGrain = 16384;  // elements below which another thread costs more than it gives
-
-/// body(part, begin, end) for each thread's share of [0, count).
-using ShareBody = std::function<void(int64_t part, int64_t begin, int64_t end)>;
-
-struct Shares {
-  int64_t count;
-  const ShareBody& body;
-};
-
-int64_t numShares(int64_t rows, int64_t size) {
-  if (!GOMP_parallel || !omp_get_thread_num || !omp_get_num_threads || !omp_in_parallel || omp_in_parallel()) return 1;
-  return std::max<int64_t>(1, std::min<int64_t>({rows * size / kGrain, rows, at::get_num_threads()}));
-}
-
-void runShare(void* data) {
-  const auto& shares = *static_cast<Shares*>(data);
-  const int64_t parts = omp_get_num_threads(), part = omp_get_thread_num();
-  shares.body(part, shares.count * part / parts, shares.count * (part + 1) / parts);
-}
-
-void inShares(int64_t threads, int64_t count, const ShareBody& body) {
-  if (threads <= 1) return body(0, 0, count);
-  Shares shares{count, body};
-  GOMP_parallel(runShare, &shares, static_cast<unsigned>(threads), 0);
-}
 
 Act actOf(c10::string_view name) {
   if (name == "none") return Act::kNone;

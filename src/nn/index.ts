@@ -1,4 +1,4 @@
-export { activation, type ActivationName } from './activation.js';
+export { activation, gated, type ActivationName } from './activation.js';
 export { attend, type AttendOptions } from './attention.js';
 export { Embedding, type EmbeddingOptions } from './embedding.js';
 export { Linear } from './linear.js';

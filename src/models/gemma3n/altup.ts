@@ -8,10 +8,30 @@ import { Linear, Module, RmsNorm, parameter, roundTo } from '../../nn/index.js';
 import { type Tensor, empty, linear, noGrad, op, scope } from '../../tensor/index.js';
 import type { TextConfig } from './config.js';
 
-const baddbmm = op('aten::baddbmm');
+const predictOp = op<[Tensor, Tensor]>('sluice::altup_predict');
+const correctOp = op<[Tensor, Tensor]>('sluice::altup_correct');
+const addcmul = op('aten::addcmul');
 const clamp_ = op('aten::clamp_');
 /** The same memory under another version counter, as Python's `.data`: writing it does not invalidate saved tensors. */
 const dataOf = op('aten::data');
+
+/** AltUp's copies of the hidden state. */
+export interface Copies {
+  /** [B, T, N, H] */
+  readonly all: Tensor;
+  /** The active one of them by itself, [B, T, H]. */
+  readonly active: Tensor;
+}
+
+/** What a layer's result changes. */
+export interface Correction {
+  /** [B, T, H], the result less what was predicted */
+  readonly innovation: Tensor;
+  /** [B, T, N], each copy's share of it */
+  readonly coefs: Tensor;
+  /** [B, T, H], the active copy corrected */
+  readonly active: Tensor;
+}
 
 export class AltUp extends Module {
   /** [H] */
@@ -31,30 +51,30 @@ export class AltUp extends Module {
     this.routerNorm = new RmsNorm(hiddenSize, config.rmsNormEps);
   }
 
-  /** @param copies [B, T, N, H] @returns the copies predicted, the same shape */
-  predict(copies: Tensor): Tensor {
-    const [batch = 1, length = 1, num = 1, hidden = 1] = copies.shape;
-    const modalities = this.#modalities(copies.select(2, this.config.altupActiveIdx));
+  /** What the copies are before the layer has computed: a learnt mixture of themselves. */
+  predict({ all, active }: Copies): Copies {
+    const { altupNumInputs: num, altupActiveIdx } = this.config;
+    const [batch = 1, length = 1] = all.shape;
     this.#clampPrediction();
 
-    const flat = copies.reshape([batch * length, num, hidden]);
-    const mixing = this.predictionCoefs.forward(modalities).reshape([batch * length, num, num]);
-    return baddbmm(flat, mixing, flat).reshape(copies.shape);
+    const mixing = this.predictionCoefs.forward(this.#modalities(active)).view([batch, length, num, num]);
+    const [predictions, predicted] = predictOp(all, mixing, altupActiveIdx);
+    return { all: predictions, active: predicted };
   }
 
-  /** @param predictions [B, T, N, H] @param activated [B, T, H], the layer's result
-   *  @returns the copies corrected, [B, T, N, H] */
-  correct(predictions: Tensor, activated: Tensor): Tensor {
-    const [batch = 1, length = 1, num = 1, hidden = 1] = predictions.shape;
-    const modalities = this.#modalities(activated);
-    const innovation = activated.sub(predictions.select(2, this.config.altupActiveIdx));
+  /** How to correct the predicted copies. @param activated [B, T, H], the layer's result for the active one */
+  correction(predictions: Copies, activated: Tensor): Correction {
+    const innovation = activated.sub(predictions.active);
+    const coefs = linear(this.#modalities(activated), this.#clampedCorrection()).add(1);
+    const own = coefs.narrow(2, this.config.altupActiveIdx, 1);
+    return { innovation, coefs, active: addcmul(predictions.active, own, innovation) };
+  }
 
-    const coefs = linear(modalities, this.#clampedCorrection()).add(1);
-    return baddbmm(
-      predictions.reshape([batch * length, num, hidden]),
-      coefs.reshape([batch * length, num, 1]),
-      innovation.reshape([batch * length, 1, hidden]),
-    ).reshape(predictions.shape);
+  /** The copies corrected. @param addition [B, T, H], added to every copy but copy 0, whichever is active */
+  correct(predictions: Copies, { innovation, coefs }: Correction, addition: Tensor): Copies {
+    const { altupActiveIdx } = this.config;
+    const [all, active] = correctOp(predictions.all, innovation, coefs, addition, altupActiveIdx);
+    return { all, active };
   }
 
   /** @param active [B, T, H], the corrected active copy */

@@ -1,9 +1,9 @@
 // One layer of the text tower: predict the copies, compute on the active one, correct them all, add what the token's
 // per-layer embedding says.
 
-import { Linear, Module, RmsNorm, activation } from '../../nn/index.js';
-import { type Tensor, cat } from '../../tensor/index.js';
-import { AltUp } from './altup.js';
+import { Linear, Module, RmsNorm, gated } from '../../nn/index.js';
+import type { Tensor } from '../../tensor/index.js';
+import { AltUp, type Copies } from './altup.js';
 import { Attention, type AttentionContext } from './attention.js';
 import type { TextConfig } from './config.js';
 import type { KeysValues } from './kv-cache.js';
@@ -22,7 +22,7 @@ export class DecoderLayer extends Module {
   perLayerInputGate: Linear;
   perLayerProjection: Linear;
   postPerLayerInputNorm: RmsNorm;
-  readonly #act: (x: Tensor) => Tensor;
+  readonly #gated: (gate: Tensor, up: Tensor) => Tensor;
 
   constructor(
     readonly config: TextConfig,
@@ -42,20 +42,18 @@ export class DecoderLayer extends Module {
     this.perLayerInputGate = new Linear(hiddenSize, hiddenSizePerLayerInput);
     this.perLayerProjection = new Linear(hiddenSizePerLayerInput, hiddenSize);
     this.postPerLayerInputNorm = norm();
-    this.#act = activation(config.hiddenActivation);
+    this.#gated = gated(config.hiddenActivation);
   }
 
-  /** @param copies [batch, length, altupNumInputs, hidden]
-   *  @param perLayerInput [batch, length, hiddenSizePerLayerInput]
+  /** @param perLayerInput [batch, length, hiddenSizePerLayerInput]
    *  @returns the copies after this layer, and the keys and values that sharing layers may use */
   forward(
-    copies: Tensor,
+    copies: Copies,
     perLayerInput: Tensor,
     context: AttentionContext,
-  ): { copies: Tensor; keysValues: KeysValues } {
-    const { altupActiveIdx, altupCorrectScale } = this.config;
+  ): { copies: Copies; keysValues: KeysValues } {
     const predictions = this.altup.predict(copies);
-    const active = predictions.select(2, altupActiveIdx);
+    const { active } = predictions;
 
     const normed = this.inputLayernorm.forward(active);
     const laurel = this.laurel.forward(normed);
@@ -65,21 +63,13 @@ export class DecoderLayer extends Module {
 
     const fed = this.mlp.forward(this.preFeedforwardLayernorm.forward(joined));
     const activated = joined.add(this.postFeedforwardLayernorm.forward(fed));
-    const corrected = this.altup.correct(predictions, activated);
+    const correction = this.altup.correction(predictions, activated);
 
-    let first = corrected.select(2, altupActiveIdx);
-    if (altupCorrectScale) first = this.altup.scaleCorrected(first);
-    const gated = this.#act(this.perLayerInputGate.forward(first)).mul(perLayerInput);
-    const addition = this.postPerLayerInputNorm.forward(this.perLayerProjection.forward(gated));
+    let first = correction.active;
+    if (this.config.altupCorrectScale) first = this.altup.scaleCorrected(first);
+    const chosen = this.#gated(this.perLayerInputGate.forward(first), perLayerInput);
+    const addition = this.postPerLayerInputNorm.forward(this.perLayerProjection.forward(chosen));
 
-    return { copies: addToOthers(corrected, addition), keysValues };
+    return { copies: this.altup.correct(predictions, correction, addition), keysValues };
   }
-}
-
-/** Adds to every copy but copy 0, whichever is active. */
-function addToOthers(copies: Tensor, addition: Tensor): Tensor {
-  const num = copies.shape[2] ?? 1;
-  if (num === 1) return copies;
-  const others = copies.narrow(2, 1, num - 1).add(addition.unsqueeze(2));
-  return cat([copies.narrow(2, 0, 1), others], 2);
 }

@@ -1,7 +1,7 @@
 // Gated feed-forward. On sparse layers the gate keeps only the units far above the mean: with p the sparsity, those
 // beyond mean + icdf(p) * std, as if they were normally distributed.
 
-import { Linear, Module, activation, roundTo } from '../../nn/index.js';
+import { Linear, Module, gated, roundTo } from '../../nn/index.js';
 import { type Tensor, op, scope, tensor } from '../../tensor/index.js';
 import type { TextConfig } from './config.js';
 
@@ -12,7 +12,7 @@ export class Mlp extends Module {
   gateProj: Linear;
   upProj: Linear;
   downProj: Linear;
-  readonly #act: (x: Tensor) => Tensor;
+  readonly #gated: (gate: Tensor, up: Tensor) => Tensor;
   /** Standard deviations above the mean where the gate is cut; undefined on dense layers. */
   readonly #cutoff: number | undefined;
 
@@ -23,15 +23,15 @@ export class Mlp extends Module {
     this.gateProj = new Linear(config.hiddenSize, intermediateSize);
     this.upProj = new Linear(config.hiddenSize, intermediateSize);
     this.downProj = new Linear(intermediateSize, config.hiddenSize);
-    this.#act = activation(config.hiddenActivation);
+    this.#gated = gated(config.hiddenActivation);
     this.#cutoff = sparsity > 0 ? normalQuantile(sparsity) : undefined;
   }
 
   /** @param x [batch, length, hidden] */
   forward(x: Tensor): Tensor {
     const gate = this.gateProj.forward(x);
-    const activated = this.#act(this.#cutoff === undefined ? gate : cut(gate, this.#cutoff));
-    return this.downProj.forward(activated.mul(this.upProj.forward(x)));
+    const open = this.#cutoff === undefined ? gate : cut(gate, this.#cutoff);
+    return this.downProj.forward(this.#gated(open, this.upProj.forward(x)));
   }
 }
 

@@ -3,7 +3,8 @@
 
 import { ModelError } from '../../errors.js';
 import { Embedding, Linear, Module, RmsNorm, roundTo } from '../../nn/index.js';
-import { type Tensor, arange, scope, stack } from '../../tensor/index.js';
+import { type Tensor, arange, op, scope, stack } from '../../tensor/index.js';
+import type { Copies } from './altup.js';
 import { type TextConfig, sharesKv } from './config.js';
 import { DecoderLayer } from './decoder-layer.js';
 import type { KeysValues, KvCache } from './kv-cache.js';
@@ -22,6 +23,8 @@ export interface TextInputs {
   /** Keys and values of the tokens before these; extended by these. */
   readonly cache?: KvCache | undefined;
 }
+
+const unbind = op<Tensor[]>('aten::unbind.int');
 
 export class TextModel extends Module {
   embedTokens: Embedding;
@@ -82,7 +85,7 @@ export class TextModel extends Module {
       const { device, dtype } = inputsEmbeds;
       const seen = cache?.length ?? 0;
 
-      const perLayer = this.#projectPerLayer(inputsEmbeds, inputs.perLayerInputs);
+      const perLayer = unbind(this.#projectPerLayer(inputsEmbeds, inputs.perLayerInputs), 2);
       const positionIds = inputs.positionIds ?? arange(seen, seen + length, 1, { device }).unsqueeze(0);
       const rotation = rotations(config, positionIds, dtype);
       const masks = attentionMasks(config, {
@@ -101,7 +104,7 @@ export class TextModel extends Module {
         const kindRotation = rotation[kind];
         if (!kindRotation) throw new Error(`no rotation for ${kind}`);
         const result = scope(() =>
-          layer.forward(copies, perLayer.select(2, i), {
+          layer.forward(copies, perLayer[i] ?? inputsEmbeds, {
             rotation: kindRotation,
             mask: masks[kind],
             shared: sharesKv(config, i) ? sources[config.kvSources[i] ?? 0] : undefined,
@@ -131,22 +134,24 @@ export class TextModel extends Module {
   }
 
   /** AltUp's copies of the embeddings, each projected and brought to the embeddings' magnitude. */
-  #spread(embeds: Tensor): Tensor {
+  #spread(embeds: Tensor): Copies {
     return scope(() => {
       const magnitude = rms(embeds);
       const others = this.altupProjections.map((proj) => toMagnitude(proj.forward(embeds), magnitude));
-      return stack([embeds, ...others], 2);
+      const copies = [embeds, ...others];
+      return { all: stack(copies, 2), active: copies[this.config.altupActiveIdx] ?? embeds };
     });
   }
 
   /** The mean of the copies, each projected back and brought to the magnitude of copy 0. */
-  #gather(copies: Tensor): Tensor {
+  #gather({ all }: Copies): Tensor {
     return scope(() => {
-      const first = copies.select(2, 0);
+      const [first = all, ...rest] = unbind(all, 2);
       const magnitude = rms(first);
-      const others = this.altupUnembedProjections.map((proj, i) =>
-        toMagnitude(proj.forward(copies.select(2, i + 1)), magnitude),
-      );
+      const others = rest.map((copy, i) => {
+        const projection = this.altupUnembedProjections[i];
+        return toMagnitude(projection?.forward(copy) ?? copy, magnitude);
+      });
       return stack([first, ...others], 0).mean(0);
     });
   }
