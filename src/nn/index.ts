@@ -1,5 +1,5 @@
 export { activation, gated, type ActivationName } from './activation.js';
-export { attend, type AttendOptions } from './attention.js';
+export { attend, causalMask, type AttendOptions, type Span } from './attention.js';
 export { Embedding, type EmbeddingOptions } from './embedding.js';
 export { Linear } from './linear.js';
 export { crossEntropyMean, lossSum, softcap, type LossSum, type LossSumOptions } from './loss.js';

@@ -27,6 +27,7 @@ export class Attention extends Module {
   qNorm: RmsNorm;
   kNorm: RmsNorm | undefined;
   vNorm: RmsNorm | undefined;
+  readonly #window: number;
 
   constructor(
     readonly config: TextConfig,
@@ -35,6 +36,7 @@ export class Attention extends Module {
     super();
     const { hiddenSize, numAttentionHeads, numKeyValueHeads, headDim, rmsNormEps, attentionBias } = config;
     const bias = { bias: attentionBias };
+    this.#window = config.layerTypes[layer] === 'sliding_attention' ? config.slidingWindow : Infinity;
     this.qProj = new Linear(hiddenSize, numAttentionHeads * headDim, bias);
     this.qNorm = new RmsNorm(headDim, rmsNormEps);
     if (!sharesKv(config, layer)) {
@@ -59,6 +61,7 @@ export class Attention extends Module {
     const attended_BNTD = attend(q_BTND.transpose(1, 2), keysValues.keys, keysValues.values, {
       scale: 1,
       dropout,
+      window: this.#window,
       ...(mask && { mask }),
     });
     const output = this.oProj.forward(attended_BNTD.transpose(1, 2).reshape([batch, length, -1]));

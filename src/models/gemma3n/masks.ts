@@ -1,7 +1,8 @@
 // Which keys a query sees: causal, within the window on sliding layers, never padding, never another packed sequence.
 
 import { ModelError } from '../../errors.js';
-import { type Tensor, arange, cat, scope } from '../../tensor/index.js';
+import { causalMask } from '../../nn/index.js';
+import { type Tensor, cat, scope } from '../../tensor/index.js';
 import type { LayerType, TextConfig } from './config.js';
 import type { KvCache } from './kv-cache.js';
 
@@ -53,12 +54,7 @@ function maskOf(
 
   let mask: Tensor | undefined;
   if (length > 1) {
-    const queries = arange(seen, seen + length, 1, { device }).unsqueeze(1);
-    const keys = arange(firstKey, firstKey + numKeys, 1, { device }).unsqueeze(0);
-    const distance = queries.sub(keys);
-    mask = distance.ge(0);
-    if (numKeys > window) mask = mask.logicalAnd(distance.lt(window));
-    mask = mask.unsqueeze(0).unsqueeze(0);
+    mask = causalMask({ start: seen, length }, { start: firstKey, length: numKeys }, window, device);
   }
   for (const other of [padding?.narrow(1, firstKey, numKeys).unsqueeze(1).unsqueeze(1), packed]) {
     if (other) mask = mask ? mask.logicalAnd(other) : other;
