@@ -18,11 +18,11 @@ interface Definition {
 }
 
 /** A part that makes an `M` from a context `C` when the run starts. */
-export interface Part<R extends Role = Role, C = unknown, M = unknown> {
+export interface Part<R extends Role = Role, C = never, M = unknown> {
   readonly kind: string;
-  /** Phantoms: they carry the types and never hold a value. */
+  /** Phantoms: they carry the types and never hold a value. A part that needs less fits where one may need more. */
   readonly __role?: R;
-  readonly __context?: C;
+  readonly __context?: (context: C) => void;
   readonly __made?: M;
 }
 
@@ -40,7 +40,7 @@ export function definePart<R extends Role, S extends z.ZodObject, C, M>(definiti
 }
 
 /** A schema for a slot that takes a part of one role. Its output is the part with its options decoded, defaults filled. */
-export function part<R extends Role>(role: R): z.ZodType<Part<R>> {
+export function part<R extends Role>(role: R): z.ZodType<Part<R>, Part<R>> {
   return z.unknown().transform((value, context): Part<R> => {
     const definition = definitionOf(value);
     if (!definition || definition.role !== role) {
@@ -58,7 +58,7 @@ export function part<R extends Role>(role: R): z.ZodType<Part<R>> {
       return z.NEVER;
     }
     return { kind, ...result.data, [DEFINITION]: definition } as Part<R>;
-  });
+  }) as unknown as z.ZodType<Part<R>, Part<R>>;
 }
 
 /** True for a value that a part's builder made. */

@@ -1,6 +1,6 @@
 // The pipeline file's value: what a job is made of, decoded with every fault at once, each with its path.
 
-import type { FlowEntry, Source, Stage } from '../flow/index.js';
+import type { AnyEntry, FlowEntry, Source, Stage } from '../flow/index.js';
 import type { Row } from '../data/types.js';
 import type { Batch } from '../data/types.js';
 import type { StageContext } from '../data/stages.js';
@@ -11,7 +11,7 @@ import type { ModelOptions, StepOptions } from './options.js';
 import type { Sink } from './sink.js';
 
 /** A stage that is made when the run starts, since it needs the model's processor. A and B are its value types. */
-export type StagePart<A, B> = Omit<Part<'stage', StageContext, Stage<A, B>>, '__context'>;
+export type StagePart<A, B> = Part<'stage', StageContext, Stage<A, B>>;
 export type SourcePart<T> = Part<'source', undefined, Source<T>>;
 export type SinkPart = Part<'sink', PipelineContext, Sink>;
 
@@ -80,8 +80,9 @@ function partOr(role: 'source' | 'stage', other: z.ZodType): z.ZodType {
   });
 }
 
-export const sourceSlot = partOr('source', source);
-export const flowSlot = z.array(partOr('stage', flowEntry)).min(1).max(8);
+export const sourceSlot = partOr('source', source) as z.ZodType<unknown, Source<unknown> | Part<'source'>>;
+const entrySlot = partOr('stage', flowEntry) as z.ZodType<unknown, AnyEntry | Part<'stage'>>;
+export const flowSlot = z.array(entrySlot).min(1).max(8);
 
 const PIPELINE = z.strictObject({
   name: z.string().regex(/^[\w.-]+$/, 'expected letters, digits, "_", "-" and "."'),
@@ -108,18 +109,15 @@ export interface PipelineSpec<T, A, B = A, C = B, D = C, E = D, F = E, G = F, H 
   readonly threads?: number;
 }
 
+/** A fault in words, where a flow does not end in batches. */
+type EndsInBatches<H> = [H] extends [Batch]
+  ? unknown
+  : { readonly flow: 'end the flow with batch({ size })' };
+
 /** Declares a job. The value stays plain, so that another file can spread it: `pipeline({ ...sft, name: 'longer' })`. */
-export function pipeline<
-  T = Row,
-  A = unknown,
-  B = A,
-  C = B,
-  D = C,
-  E = D,
-  F = E,
-  G = F,
-  H extends Batch = G extends Batch ? G : Batch,
->(spec: PipelineSpec<T, A, B, C, D, E, F, G, H>): PipelineSpec<T, A, B, C, D, E, F, G, H> {
+export function pipeline<T = Row, A = unknown, B = A, C = B, D = C, E = D, F = E, G = F, H = G>(
+  spec: PipelineSpec<T, A, B, C, D, E, F, G, H> & EndsInBatches<NoInfer<H>>,
+): PipelineSpec<T, A, B, C, D, E, F, G, H> {
   return spec;
 }
 

@@ -13,8 +13,9 @@ import type { ConsumeContext, FlowEntries } from '../flow/index.js';
 import type { Processor } from '../data/processor.js';
 import type { StageContext } from '../data/stages.js';
 import type { Batch } from '../data/types.js';
-import { isPart, make } from '../parts.js';
+import { type Part, isPart, make } from '../parts.js';
 import { type RunEvent, rowName } from './events.js';
+import type { SourcePart } from './pipeline.js';
 
 /** A stream as a pipeline declares it. */
 export interface Declared {
@@ -68,12 +69,14 @@ export async function sampleFlow(options: SampleFlowOptions): Promise<FlowSummar
 }
 
 function sourceOf({ source }: Declared): Source<unknown> {
-  return (isPart(source) ? make(source, undefined) : source) as Source<unknown>;
+  return (isPart(source) ? make(source as SourcePart<unknown>, undefined) : source) as Source<unknown>;
 }
 
 function stagesFrom({ flow, processor, purpose }: Declared): never[] {
   const context: StageContext = { processor, purpose };
-  return flow.map((entry) => (isPart(entry) ? make(entry, context) : entry)) as never[];
+  return flow.map((entry) =>
+    isPart(entry) ? make(entry as Part<'stage', StageContext>, context) : entry,
+  ) as never[];
 }
 
 function asBatch(value: unknown, where: string): Batch {

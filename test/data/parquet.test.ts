@@ -268,7 +268,10 @@ describe('as a part of a pipeline file', () => {
   test('it is its options, and makes the source', async () => {
     const source = parquet<IdRow>(files, { epochs: 2 });
     expect(JSON.parse(JSON.stringify(source))).toEqual({ kind: 'parquet', files, epochs: 2 });
-    const made = make(decode(SLOT, { source }, 'job').source as Part, undefined) as Source<IdRow>;
+    const made = make(
+      decode(SLOT, { source }, 'job').source as Part<'source', undefined>,
+      undefined,
+    ) as Source<IdRow>;
     expect((await ids(made)).length).toBe(200);
   });
 
@@ -278,7 +281,10 @@ describe('as a part of a pipeline file', () => {
       'source.shuffle.seed',
       2,
     );
-    const made = make(decode(SLOT, job, 'job').source as Part, undefined) as Source<IdRow>;
+    const made = make(
+      decode(SLOT, job, 'job').source as Part<'source', undefined>,
+      undefined,
+    ) as Source<IdRow>;
     expect(await ids(made)).toEqual(await ids(parquet<IdRow>(files, { shuffle: { seed: 2 } })));
   });
 
