@@ -115,7 +115,7 @@ function endLine({ ledger, seconds, waitMs, steps, peakBytes }: EndEvent): strin
   const { issued, trained, dropped, quarantined } = ledger;
   const samples = `${issued} samples issued = ${trained} trained + ${dropped} dropped + ${quarantined} quarantined`;
   const time = `${duration(seconds)}, of which ${duration(waitMs / 1000)} waiting for data`;
-  return `${steps} steps in ${time}; ${samples}; at most ${(peakBytes / 1e6).toFixed(1)} MB in flight`;
+  return `${steps} ${steps === 1 ? 'step' : 'steps'} in ${time}; ${samples}; at most ${(peakBytes / 1e6).toFixed(1)} MB in flight`;
 }
 
 function percent(share: number): string {
