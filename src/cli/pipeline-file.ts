@@ -28,13 +28,13 @@ async function defaultExport(path: string, file: string): Promise<unknown> {
   const jiti = createJiti(import.meta.url, {
     alias: { sluice: index },
     fsCache: false,
+    interopDefault: false, // or a file without a default export would be its own
     nativeModules: ['sluice'],
   });
   let module: { default?: unknown };
   try {
     module = await jiti.import<{ default?: unknown }>(path);
   } catch (cause) {
-    if (cause instanceof ConfigError) throw cause;
     throw new ConfigError(
       {
         where: file,
