@@ -3,6 +3,7 @@
 #include "addon.h"
 
 static Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  sluice::InitMemory();
   sluice::InitOps(env, exports);
   sluice::InitTensors(env, exports);
   sluice::InitMappedFile(env, exports);

@@ -46,6 +46,8 @@ napi_value guarded(napi_env env, Body&& body) {
 /// Converts a JavaScript array of numbers to sizes.
 std::vector<int64_t> sizesOf(const Napi::Value& value);
 
+/// Once a process: makes tensors use the pool of memory.cc.
+void InitMemory();
 void InitOps(Napi::Env env, Napi::Object exports);
 void InitTensors(Napi::Env env, Napi::Object exports);
 void InitMappedFile(Napi::Env env, Napi::Object exports);
