@@ -10,6 +10,8 @@ import torch
 from transformers import Gemma3nForCausalLM, Gemma3nTextConfig
 
 job = json.load(open(sys.argv[1]))
+# JSON from JavaScript has no 0.0, which transformers insists on.
+job["config"]["activation_sparsity_pattern"] = [float(x) for x in job["config"]["activation_sparsity_pattern"]]
 torch.set_num_threads(job["threads"])
 torch.manual_seed(0)
 torch.set_default_dtype(getattr(torch, job["dtype"]))
