@@ -44,7 +44,10 @@ const JOB = {
 
 const rows: BenchRow[] = [];
 afterAll(() =>
-  printTable(`Training step, full fine-tuning, ${THREADS} threads (reference: transformers, fused AdamW)`, rows),
+  printTable(
+    `Training step, full fine-tuning, ${THREADS} threads (reference: transformers, fused AdamW)`,
+    rows,
+  ),
 );
 
 it.each(['bfloat16', 'float32'] as const)('full fine-tuning in %s', async (dtype) => {
@@ -61,7 +64,8 @@ it.each(['bfloat16', 'float32'] as const)('full fine-tuning in %s', async (dtype
     if (reference) theirs.push(await reference.step());
   }
   reference?.close();
-  const tokens = (ms: number) => `${Math.round((JOB.batch * JOB.length * 1000) / ms)} tokens/s (${Math.round(ms)} ms)`;
+  const tokens = (ms: number) =>
+    `${Math.round((JOB.batch * JOB.length * 1000) / ms)} tokens/s (${Math.round(ms)} ms)`;
   rows.push({
     name: dtype,
     ours: tokens(median(ours)),
@@ -76,7 +80,15 @@ function ourStep(dtype: 'bfloat16' | 'float32'): () => number {
   const config = { model_type: 'gemma3n_text', architectures: ['Gemma3nForCausalLM'], ...JOB.config };
   const model = fromConfig(config, { seed: 0, dtype }).train();
   const learner = new Learner(model, {
-    model: { kind: 'gemma3n', path: '', dtype, device: 'cpu', freeze: [], weights: 'random', projector: 'pretrained' },
+    model: {
+      kind: 'gemma3n',
+      path: '',
+      dtype,
+      device: 'cpu',
+      freeze: [],
+      weights: 'random',
+      projector: 'pretrained',
+    },
     step: {
       kind: 'sft',
       optimizer: { ...adamw({ lr: 1e-4 }), kind: 'adamw' },

@@ -97,8 +97,7 @@ describe.each(dtypes)('in %s', (dtype) => {
         [2, 3, num],
         [2, 3, size],
       ],
-      (predictions, innovation, coefs, addition) =>
-        correct(predictions, innovation, coefs, addition, active),
+      (predictions, innovation, coefs, addition) => correct(predictions, innovation, coefs, addition, active),
       (predictions, innovation, coefs, addition) => {
         const corrected = predictions.add(coefs.unsqueeze(3).mul(innovation.unsqueeze(2)));
         const others = corrected.narrow(2, 1, num - 1).add(addition.unsqueeze(2));
