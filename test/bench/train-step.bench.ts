@@ -13,7 +13,6 @@ import { fromConfig } from '../../src/models/gemma3n/index.js';
 import { adamw, constant } from '../../src/optim/index.js';
 import { setNumThreads } from '../../src/tensor/index.js';
 import { Learner } from '../../src/train/learner.js';
-import type { StepOptions } from '../../src/train/options.js';
 import { type BenchRow, median, printTable, pythonWith } from './table.js';
 
 const THREADS = cpus().length;
@@ -96,7 +95,7 @@ function ourStep(dtype: 'bfloat16' | 'float32'): () => number {
       clipNorm: 1,
       maxSteps: 1000,
       accumulate: 1,
-    } as StepOptions,
+    },
     seed: 0,
   });
   return () => {
