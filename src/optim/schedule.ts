@@ -81,7 +81,7 @@ function builder<S extends z.ZodObject>(kind: ScheduleOptions['kind'], schema: S
   });
   return (options?: z.input<S>): SchedulePart<S> => {
     const part = define(options);
-    return Object.assign(scheduleOf(part as ScheduleOptions), part) as SchedulePart<S>;
+    return Object.assign(scheduleOf(part as ScheduleOptions), part);
   };
 }
 
