@@ -17,7 +17,7 @@ export interface RunOptions {
   readonly outDir: string;
   /** Continue after the newest complete checkpoint in `outDir`. */
   readonly resume?: boolean;
-  /** Further sinks, such as a terminal's progress; they come first. */
+  /** Further sinks, such as a terminal's progress. They come last: what they tell is in the others' files by then. */
   readonly sinks?: readonly Sink[];
   readonly signal: AbortSignal;
   readonly log: (line: string) => void;
@@ -35,8 +35,8 @@ export async function runPipeline(pipeline: Pipeline, options: RunOptions): Prom
   const { outDir, signal } = options;
   const startedAt = performance.now();
   const sinks = new Sinks([
-    ...(options.sinks ?? []),
     ...pipeline.sinks.map((sink) => make(sink, { pipeline })),
+    ...(options.sinks ?? []),
   ]);
   const processor = await checkPipeline(pipeline, sinks);
   makeOutFolder(outDir);

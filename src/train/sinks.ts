@@ -60,8 +60,9 @@ export class Sinks {
     }
   }
 
+  /** The last to start is the first to close. */
   async close(onError: (error: unknown) => void): Promise<void> {
-    for (const sink of this.#started) await named(sink, () => sink.close?.()).catch(onError);
+    for (const sink of this.#started.toReversed()) await named(sink, () => sink.close?.()).catch(onError);
   }
 }
 

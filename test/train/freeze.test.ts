@@ -3,12 +3,16 @@ import { ones } from '../../src/tensor/index.js';
 import { freeze } from '../../src/train/freeze.js';
 
 function parameters() {
-  return [
+  return parametersNamed([
     'model.vision_tower.timm_model.conv_stem.conv.weight',
     'model.language_model.embed_tokens.weight',
     'model.language_model.layers.0.mlp.up_proj.weight',
     'model.language_model.layers.10.mlp.up_proj.weight',
-  ].map((name): [string, ReturnType<typeof ones>] => {
+  ]);
+}
+
+function parametersNamed(names: readonly string[]) {
+  return names.map((name): [string, ReturnType<typeof ones>] => {
     const tensor = ones([1]);
     tensor.requiresGrad = true;
     return [name, tensor];
@@ -32,6 +36,24 @@ describe('freeze', () => {
 
   it('accepts a part that the model does not have', () => {
     expect(freeze(parameters(), ['audio'])).toHaveLength(4);
+  });
+
+  it('takes the whole of a model that has only text by its name', () => {
+    const names = [
+      'model.embed_tokens.weight',
+      'model.layers.0.mlp.up_proj.weight',
+      'model.norm.weight',
+      'model.altup_projections.0.weight',
+      'model.per_layer_model_projection.weight',
+    ];
+    expect(freeze(parametersNamed(names), ['text'])).toEqual([]);
+    expect(freeze(parametersNamed(names), ['embeddings'])).toHaveLength(4);
+  });
+
+  it('takes no part from what objects inherit', () => {
+    expect(() => freeze(parameters(), ['constructor'])).toThrow(
+      "model.freeze 'constructor': expected a part",
+    );
   });
 
   it('refuses a pattern that matches nothing', () => {

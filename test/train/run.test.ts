@@ -127,6 +127,19 @@ describe('a run that fails', () => {
     expect(readFileSync(join(outDir, 'report.html'), 'utf8')).toContain('at least one sample to train on');
   });
 
+  it('for a loss that is not finite names step and rows, and leaves the last checkpoint', async () => {
+    const set = ['step.optimizer.lr=1e30'];
+    const sinks = [metrics(), checkpoints({ every: 1 }), report()];
+    const { outDir, error, events } = await runJob({ set, sinks, batchSize: 2 });
+    expect(error?.name).toBe('TrainError');
+    expect(error?.message).toMatch(
+      /^step 2, (loss|gradient norm): expected a finite number, received (NaN|-?Infinity); the model was not updated and the last checkpoint is intact; .* rows of this step: \S+rows\.parquet row group 0 row \d+, \S+rows\.parquet row group 0 row \d+$/,
+    );
+    expect(only(events, 'step').map(({ step }) => step)).toEqual([1]);
+    expect(only(events, 'end')[0]).toMatchObject({ outcome: 'failed', steps: 1, ledger: { trained: 2 } });
+    expect(readdirSync(outDir).sort()).toEqual(['checkpoint-1', 'metrics.jsonl', 'report.html']);
+  });
+
   it('for a full disk under metrics.jsonl names the file, and ends the other sinks', async () => {
     const outDir = temporaryFolder();
     symlinkSync('/dev/full', join(outDir, 'metrics.jsonl'));
@@ -160,8 +173,8 @@ describe('a run that fails', () => {
     expect(seen.filter((each) => each !== 'step')).toEqual([
       expect.stringMatching(/^failed at [12]$/),
       'end',
-      'spoilt closed',
       'closed',
+      'spoilt closed',
     ]);
   });
 
