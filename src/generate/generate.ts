@@ -2,6 +2,7 @@
 // what it gives alone.
 
 import type { CausalLm, ModelInputs } from '../models/gemma3n/causal-lm.js';
+import { endTokenIds } from '../models/gemma3n/index.js';
 import { KvCache } from '../models/gemma3n/kv-cache.js';
 import type { Module } from '../nn/index.js';
 import { noGrad, scope, tensor } from '../tensor/index.js';
@@ -19,12 +20,7 @@ export async function generate(
   inputs: ModelInputs,
   options: GenerateOptions,
 ): Promise<number[][]> {
-  const {
-    maxNewTokens,
-    eosTokenIds = model.config.text.eosTokenIds,
-    onToken,
-    signal,
-  } = checkOptions(options);
+  const { maxNewTokens, eosTokenIds = endTokenIds(model.config), onToken, signal } = checkOptions(options);
   const ends = new Set([eosTokenIds].flat());
   const padId = model.config.text.padTokenId ?? 0;
   const prompt = promptOf(inputs);

@@ -14,7 +14,7 @@ export interface GenerateOptions {
   readonly topP?: number;
   /** Of the draws; without one every call draws anew. The engine's generator is not touched. */
   readonly seed?: number;
-  /** Ids that end a row; by default the configuration's. */
+  /** Ids that end a row; by default those of generation_config.json, else the configuration's. */
   readonly eosTokenIds?: number | readonly number[];
   /** Called for each new token, row by row within a step. */
   readonly onToken?: (id: number, row: number) => void;

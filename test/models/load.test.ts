@@ -131,9 +131,9 @@ describe('fromPretrained', () => {
   });
 
   test('refuses options that it does not know', async () => {
-    const error = await rejection(referencePath('text-plain'), { dtype: 'int8', revision: 'x' } as never);
+    const error = await rejection(referencePath('text-plain'), { dtype: 'int8', speed: 'x' } as never);
     expect(error).toBeInstanceOf(ConfigError);
-    expect(error.message).toMatch(/fromPretrained: dtype: .*"int8".*\n.*revision.*unknown/);
+    expect(error.message).toMatch(/fromPretrained: dtype: .*"int8".*\n.*speed.*unknown/);
   });
 });
 

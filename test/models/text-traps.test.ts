@@ -139,6 +139,20 @@ describe('sequences in a batch', () => {
 });
 
 describe('embeddings', () => {
+  it('of zeros, as the padding row starts, bring no NaN into the gradients', () => {
+    const model = new Gemma3nText(decodeConfig(readJson(`${referencePath('text-sharing')}/config.json`)));
+    manualSeed(1);
+    initialise(model);
+    const row = [0, 0, 0, ...sequence];
+    const attentionMask = ids([row.map((id) => Number(id !== 0))]);
+    model
+      .lossSum({ inputIds: ids([row]), attentionMask, labels: ids([row.map((id) => id || -100)]) })
+      .loss.backward();
+    for (const [name, { grad }] of model.namedParameters()) {
+      expect(numbers(grad ?? tensor([NaN])).every(Number.isFinite), name).toBe(true);
+    }
+  });
+
   it('take row 0 of the per-layer table for ids beyond it', () => {
     const { model } = textReference('sharing');
     const rows = model.model.perLayerInputs(ids([[0, 80, 95, 79]]));

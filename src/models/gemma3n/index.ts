@@ -1,6 +1,13 @@
 export type { LabelledInputs, ModelInputs, ModelOutputs } from './causal-lm.js';
 export { decodeConfig, type Gemma3nConfig } from './config.js';
-export { fromConfig, fromPretrained, loadConfig, type DrawOptions, type LoadOptions } from './load.js';
+export {
+  endTokenIds,
+  fromConfig,
+  fromPretrained,
+  loadConfig,
+  type DrawOptions,
+  type LoadOptions,
+} from './load.js';
 export type { Gemma3n } from './model.js';
 export { whitenProjector } from './projector.js';
 export { savePretrained, type SaveOptions } from './save.js';

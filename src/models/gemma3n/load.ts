@@ -18,7 +18,13 @@ const placement = {
   /** 'cpu', 'cuda', 'cuda:1' */
   device: z.string().min(1).default('cpu'),
 };
-const loadSchema = z.strictObject(placement);
+const loadSchema = z.strictObject({
+  ...placement,
+  /** Of a repository on the Hub; a folder has no other. */
+  revision: z.string().min(1).optional(),
+  /** Folders are read without a network in any case. */
+  offline: z.boolean().optional(),
+});
 const drawSchema = z.strictObject({ ...placement, seed: z.int().min(0) });
 
 export type LoadOptions = z.input<typeof loadSchema>;
@@ -26,7 +32,11 @@ export type DrawOptions = z.input<typeof drawSchema>;
 
 /** What lies beside config.json in the folder that a configuration came from, to be saved with the model again. */
 const companions = new WeakMap<Gemma3nConfig, ReadonlyMap<string, Uint8Array>>();
-const companionFiles = [...PROCESSOR_FILES, 'generation_config.json'];
+const GENERATION_FILE = 'generation_config.json';
+const companionFiles = [...PROCESSOR_FILES, GENERATION_FILE];
+
+const tokenId = z.int().min(0);
+const generationSchema = z.looseObject({ eos_token_id: z.union([tokenId, z.array(tokenId)]).nullish() });
 
 /** Loads a model from a folder with config.json and safetensors, of one file or shards; ready for inference.
  *  @throws {CheckpointError} when a file is missing or malformed, or the weights are not those of the configuration
@@ -79,7 +89,25 @@ export async function loadConfig(folder: string): Promise<Gemma3nConfig> {
     if (file) files.set(name, file);
   }
   companions.set(config, files);
+  endTokenIds(config, folder);
   return config;
+}
+
+/** Ids that end a row in generation: those of the folder's generation_config.json, else the configuration's.
+ *  @throws {CheckpointError} when that file is no JSON
+ *  @throws {ConfigError} when its ids are none */
+export function endTokenIds(config: Gemma3nConfig, folder = ''): readonly number[] {
+  const file = companionsOf(config).get(GENERATION_FILE);
+  if (!file) return config.text.eosTokenIds;
+  const path = join(folder, GENERATION_FILE);
+  let json: unknown;
+  try {
+    json = JSON.parse(new TextDecoder().decode(file));
+  } catch (cause) {
+    throw readFault(path, 'settings of generation in JSON', cause);
+  }
+  const { eos_token_id: stated } = decode(generationSchema, json, path);
+  return stated == null ? config.text.eosTokenIds : [stated].flat();
 }
 
 /** Files of the folder that a configuration was read from, by name: the processor's and generation_config.json. */

@@ -24,6 +24,9 @@ export interface TextInputs {
   readonly cache?: KvCache | undefined;
 }
 
+/** Above zero in float32 and bfloat16. */
+const SMALLEST = 2e-38;
+
 const unbind = op<Tensor[]>('aten::unbind.int');
 
 export class TextModel extends Module {
@@ -157,8 +160,9 @@ export class TextModel extends Module {
   }
 }
 
+/** Zeros (a padding token's embedding at the start) pass no gradient, where the reference's square root gives NaN. */
 function rms(x: Tensor): Tensor {
-  return x.pow(2).mean(-1, true).pow(0.5);
+  return x.pow(2).mean(-1, true).clamp({ min: SMALLEST }).pow(0.5);
 }
 
 function toMagnitude(x: Tensor, magnitude: Tensor): Tensor {
