@@ -2,7 +2,7 @@
 
 import { TensorError } from '../errors.js';
 import type { AnyTypedArray } from '../native/addon.js';
-import { type DType, Tensor, engine, op } from './tensor.js';
+import { type DType, Tensor, attempt, engine, op } from './tensor.js';
 
 export interface TensorOptions {
   readonly dtype?: DType;
@@ -38,7 +38,7 @@ export function tensor(
 ): Tensor {
   const array = arrayOf(data);
   checkLength(array, shape);
-  return new Tensor(engine().fromArray(array, shape, dtype ?? naturalDType(data, array), device, false));
+  return fromArray(array, shape, dtype ?? naturalDType(data, array), device, false);
 }
 
 /** A tensor that views `data` without copying it, where the dtype allows; the array must not change afterwards.
@@ -50,7 +50,11 @@ export function adoptArray(
   device = 'cpu',
 ): Tensor {
   checkLength(data, shape);
-  return new Tensor(engine().fromArray(data, shape, dtype ?? naturalDType(data, data), device, true));
+  return fromArray(data, shape, dtype ?? naturalDType(data, data), device, true);
+}
+
+function fromArray(...given: Parameters<ReturnType<typeof engine>['fromArray']>): Tensor {
+  return attempt('tensor', [], () => new Tensor(engine().fromArray(...given)));
 }
 
 function checkLength(array: AnyTypedArray, shape: readonly number[]): void {

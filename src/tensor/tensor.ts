@@ -535,7 +535,8 @@ function fromNative(value: unknown, kind: ResolvedOp['kinds'][number] | undefine
   return value;
 }
 
-function attempt<T>(where: string, tensors: readonly Tensor[], body: () => T): T {
+/** Runs a call of the engine; its errors say where, and what was given. */
+export function attempt<T>(where: string, tensors: readonly Tensor[], body: () => T): T {
   try {
     return body();
   } catch (error) {

@@ -2,9 +2,8 @@
 // on the same libtorch: the two take turns, step by step, and the ratio is of each pair.
 
 import { spawn } from 'node:child_process';
-import { mkdtempSync, writeFileSync } from 'node:fs';
-import { cpus, tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { once } from 'node:events';
+import { cpus } from 'node:os';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { afterAll, it } from 'vitest';
@@ -15,8 +14,10 @@ import { setNumThreads } from '../../src/tensor/index.js';
 import { Learner } from '../../src/train/learner.js';
 import { type BenchRow, median, printTable, pythonWith } from './table.js';
 
-const THREADS = cpus().length;
+const THREADS = Number(process.env['BENCH_THREADS'] ?? cpus().length);
 const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 5);
+/** Either side's first steps find no memory of their own yet, and no optimizer state. */
+const WARM_UP = 3;
 
 /** Hidden 512, 10 layers of which 5 share, 32,768 words, 4 x 512 tokens, a quarter of them labelled. */
 const JOB = {
@@ -53,16 +54,20 @@ it.each(['bfloat16', 'float32'] as const)('full fine-tuning in %s', async (dtype
   setNumThreads(THREADS);
   const step = ourStep(dtype);
   const python = pythonWith('torch', 'transformers');
-  const reference = python ? await referenceStep(python, dtype) : undefined;
+  const reference = python ? await startReference(python, dtype) : undefined;
   const ours: number[] = [];
   const theirs: number[] = [];
-  step();
-  await reference?.step();
-  for (let round = 0; round < ROUNDS; round++) {
-    ours.push(step());
-    if (reference) theirs.push(await reference.step());
+  try {
+    for (let round = -WARM_UP; round < ROUNDS; round++) {
+      const ms = step();
+      const referenceMs = await reference?.step();
+      if (round < 0) continue;
+      ours.push(ms);
+      if (referenceMs !== undefined) theirs.push(referenceMs);
+    }
+  } finally {
+    await reference?.end();
   }
-  reference?.close();
   const tokens = (ms: number) =>
     `${Math.round((JOB.batch * JOB.length * 1000) / ms)} tokens/s (${Math.round(ms)} ms)`;
   rows.push({
@@ -122,20 +127,28 @@ function ourBatch(): Batch {
   };
 }
 
-async function referenceStep(python: string, dtype: string) {
-  const path = join(mkdtempSync(join(tmpdir(), 'sluice-bench-')), 'job.json');
-  writeFileSync(path, JSON.stringify({ ...JOB, dtype }));
-  const child = spawn(python, [fileURLToPath(new URL('./train_step.py', import.meta.url)), path], {
+/** transformers in a process of its own, which makes one step at a time. */
+async function startReference(python: string, dtype: string) {
+  const script = fileURLToPath(new URL('./train_step.py', import.meta.url));
+  const child = spawn(python, [script, JSON.stringify({ ...JOB, dtype })], {
     stdio: ['pipe', 'pipe', 'inherit'],
   });
+  const ended = once(child, 'close');
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-  await lines.next();
+  const answer = async (): Promise<{ ms: number }> => {
+    const { done, value } = await lines.next();
+    if (done) throw new Error('train_step.py ended early');
+    return JSON.parse(value) as { ms: number };
+  };
+  await answer(); // the model is there
   return {
     step: async () => {
       child.stdin.write('\n');
-      const { value } = (await lines.next()) as { value: string };
-      return (JSON.parse(value) as { ms: number }).ms;
+      return (await answer()).ms;
     },
-    close: () => child.stdin.end(),
+    end: async () => {
+      child.stdin.end();
+      await ended;
+    },
   };
 }

@@ -1,6 +1,6 @@
 """transformers' training step, one at each line of standard input; answers with {"ms": .., "loss": ..}.
 
-Arguments: path of a JSON file { config, dtype, batch, length, labelled, threads }.
+Argument: JSON { config, dtype, batch, length, labelled, threads }.
 """
 import json
 import sys
@@ -9,7 +9,7 @@ import time
 import torch
 from transformers import Gemma3nForCausalLM, Gemma3nTextConfig
 
-job = json.load(open(sys.argv[1]))
+job = json.loads(sys.argv[1])
 # JSON from JavaScript has no 0.0, which transformers insists on.
 job["config"]["activation_sparsity_pattern"] = [float(x) for x in job["config"]["activation_sparsity_pattern"]]
 torch.set_num_threads(job["threads"])
