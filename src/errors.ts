@@ -51,6 +51,16 @@ export class ImageError extends SluiceError {
   override readonly code = 'IMAGE';
 }
 
+/** A clip cannot be decoded, or is refused before decoding. */
+export class AudioError extends SluiceError {
+  override readonly code = 'AUDIO';
+}
+
+/** A file of the Hugging Face Hub cannot be fetched, or is not what the Hub said. */
+export class HubError extends SluiceError {
+  override readonly code = 'HUB';
+}
+
 /** A tokenizer or chat template does not fit what it is asked to do. */
 export class TextError extends SluiceError {
   override readonly code = 'TEXT';

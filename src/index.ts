@@ -5,7 +5,7 @@ export { pipeline, type PipelineSpec } from './train/pipeline.js';
 export { gemma3n, sft } from './train/options.js';
 export { adamw, clipGradNorm, constant, cosine, linear } from './optim/index.js';
 export { parquet } from './data/parquet.js';
-export { assistant, chat, image, system, text, user } from './data/chat.js';
+export { assistant, audio, chat, image, system, text, user } from './data/chat.js';
 export { decodeMedia, encode } from './data/stages.js';
 export { batch } from './data/batch.js';
 export { filter, flatMap, lift, map, orderedMap, tee, unorderedMap } from './flow/index.js';

@@ -11,7 +11,7 @@ import { describe, expect, it } from 'vitest';
 // except in the pairs below.
 const floors = [
   ['errors', 'schema', 'parts'],
-  ['flow', 'text', 'image', 'audio', 'native'],
+  ['flow', 'text', 'image', 'audio', 'hub', 'native'],
   ['data', 'tensor'],
   ['nn'],
   ['optim', 'peft', 'distributed', 'checkpoint'],

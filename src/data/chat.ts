@@ -1,7 +1,17 @@
 // Builders of conversations: what a pipeline's first `map` makes of a row.
 
 import { ConfigError } from '../errors.js';
-import type { DecodedImage, ImagePart, Message, Part, Role, Sample, TextPart } from './types.js';
+import type {
+  AudioPart,
+  DecodedAudio,
+  DecodedImage,
+  ImagePart,
+  Message,
+  Part,
+  Role,
+  Sample,
+  TextPart,
+} from './types.js';
 
 /** A conversation to learn from.
  *  @example chat(user(image(row.image), text(row.question)), assistant(text(row.answer)))
@@ -55,6 +65,19 @@ export function image(value: unknown): ImagePart {
   });
 }
 
+/** A clip of a turn: encoded bytes, samples, or a cell as Hugging Face stores it ({ bytes, path }).
+ *  @throws {ConfigError} when it is none of these */
+export function audio(value: unknown): AudioPart {
+  const found = isCell(value) ? value.bytes : value;
+  if (found instanceof Uint8Array || isSound(found)) return { type: 'audio', audio: found };
+  throw new ConfigError({
+    where: 'audio',
+    expected: "a clip's bytes, samples or { bytes }",
+    received: found === null ? 'null' : typeof found,
+    remedy: 'check the column that it is taken from',
+  });
+}
+
 /** The same sample with tags that evaluation groups its scores by. */
 export function tagged(sample: Sample, tags: Readonly<Record<string, string>>): Sample {
   return { ...sample, tags: { ...sample.tags, ...tags } };
@@ -71,5 +94,15 @@ function isCell(value: unknown): value is { readonly bytes: unknown } {
 function isPixels(value: unknown): value is DecodedImage {
   return (
     typeof value === 'object' && value !== null && 'data' in value && 'width' in value && 'height' in value
+  );
+}
+
+function isSound(value: unknown): value is DecodedAudio {
+  return (
+    typeof value === 'object' &&
+    value !== null &&
+    'sampleRateHz' in value &&
+    'data' in value &&
+    value.data instanceof Float32Array
   );
 }

@@ -12,13 +12,18 @@ import {
 import { ChatTemplate, type TemplateMessage, Tokenizer, unguard } from '../text/index.js';
 import { assistantSpans, labelsOf, type Span } from './labels.js';
 import { readProcessorFiles } from './processor-files.js';
-import type { Example, ImagePart, Role, Sample, TextPart } from './types.js';
+import type { AudioPart, Example, ImagePart, Role, Sample, TextPart } from './types.js';
 
 /** A turn as callers may write it: text alone as a string; pictures without data where only text is wanted. */
 export interface MessageInput {
   readonly role: Role;
   readonly content:
-    string | readonly (TextPart | { readonly type: 'image'; readonly image?: ImagePart['image'] })[];
+    | string
+    | readonly (
+        | TextPart
+        | { readonly type: 'image'; readonly image?: ImagePart['image'] }
+        | { readonly type: 'audio'; readonly audio?: AudioPart['audio'] }
+      )[];
 }
 
 export interface EncodeOptions {

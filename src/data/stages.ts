@@ -79,7 +79,8 @@ function sampleBytes({ messages }: Sample): number {
   const parts = messages.flatMap(({ content }) => content);
   return parts.reduce((sum, part) => {
     if (part.type === 'text') return sum + 2 * part.text.length;
-    return sum + (part.image instanceof Uint8Array ? part.image : part.image.data).byteLength;
+    const media = part.type === 'image' ? part.image : part.audio;
+    return sum + (media instanceof Uint8Array ? media : media.data).byteLength;
   }, 0);
 }
 

@@ -29,7 +29,22 @@ export interface ImagePart {
   readonly image: Uint8Array | DecodedImage;
 }
 
-export type Part = TextPart | ImagePart;
+/** Sound as decoded: one channel, float32 in [-1, 1]. */
+export interface DecodedAudio {
+  /** [samples] */
+  readonly data: Float32Array;
+  readonly sampleRateHz: number;
+  /** Length of the whole clip where `data` is its beginning alone: decoding stops where the model would not hear on. */
+  readonly cutFromSeconds?: number;
+}
+
+export interface AudioPart {
+  readonly type: 'audio';
+  /** Encoded bytes (WAV, MP3, FLAC, Ogg Vorbis, Opus, ...) until `decodeMedia` replaces them by samples. */
+  readonly audio: Uint8Array | DecodedAudio;
+}
+
+export type Part = TextPart | ImagePart | AudioPart;
 
 export type Role = 'system' | 'user' | 'assistant';
 
@@ -70,6 +85,12 @@ export interface Example {
   readonly labels?: Int32Array;
   /** float32 [images, 3, height, width], as the processor config says (rescaled, maybe normalised). */
   readonly pixelValues?: NdArray<Float32Array>;
+  /** float32 [clips, frames, melBins]: log-mel, clips padded to the longest. */
+  readonly inputFeatures?: NdArray<Float32Array>;
+  /** 1 on real frames. [clips, frames] */
+  readonly inputFeaturesMask?: NdArray<Uint8Array>;
+  /** What was left out of the sample, for people to know: a clip that was cut at 30 s. */
+  readonly notices?: readonly string[];
   /** Set when the sample is to be answered (evaluation): `inputIds` then end in the generation prompt. */
   readonly target?: Target;
 }
@@ -84,6 +105,10 @@ export interface Batch {
   readonly labels?: NdArray<Int32Array>;
   /** All images of the batch in order of their placeholders. [images, 3, height, width] */
   readonly pixelValues?: NdArray<Float32Array>;
+  /** All clips of the batch in order of their placeholders, padded to the longest. [clips, frames, melBins] */
+  readonly inputFeatures?: NdArray<Float32Array>;
+  /** 1 on real frames. [clips, frames] */
+  readonly inputFeaturesMask?: NdArray<Uint8Array>;
   /** Real (unpadded) tokens. */
   readonly numTokens: number;
   /** Positions that the loss counts: labels that are not -100, the first position of a row excepted
