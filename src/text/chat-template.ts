@@ -1,8 +1,9 @@
 // The chat template of a model folder: jinja that writes a conversation as the model was trained to read it. It comes with
-// the checkpoint, so it is foreign code: it gets plain values only, and its output is bounded.
+// the checkpoint, so it is foreign code: it gets plain values only, and bounded time and memory.
 
 import { Template } from '@huggingface/jinja';
 import { messageOf, TextError } from '../errors.js';
+import { BudgetError, maxSourceLength, renderBounded } from './bounded-jinja.js';
 
 /** One turn as templates see it. */
 export interface TemplateMessage {
@@ -17,7 +18,7 @@ export interface RenderOptions {
   readonly variables?: Readonly<Record<string, string>>;
 }
 
-/** Characters that a template may write beside sixteen times its input. */
+/** What a template may make, in characters and steps, beside sixteen times its input. */
 const slack = 1 << 20;
 
 export class ChatTemplate {
@@ -28,6 +29,14 @@ export class ChatTemplate {
     readonly source: string,
     readonly where = 'chat template',
   ) {
+    if (source.length > maxSourceLength) {
+      throw new TextError({
+        where,
+        expected: `a template of at most ${maxSourceLength} characters`,
+        received: String(source.length),
+        remedy: "take chat_template.jinja from the model's folder",
+      });
+    }
     try {
       this.#template = new Template(source);
     } catch (cause) {
@@ -45,7 +54,7 @@ export class ChatTemplate {
 
   /** Writes a conversation.
    *  @throws {TextError} with the template's own words when it refuses the conversation (roles out of turn), when it fails,
-   *    and when it writes out of all proportion */
+   *    and when it runs or writes out of all proportion */
   render(
     messages: readonly TemplateMessage[],
     { addGenerationPrompt = false, variables }: RenderOptions = {},
@@ -58,10 +67,13 @@ export class ChatTemplate {
         remedy: 'drop empty conversations',
       });
     }
-    let text: string;
+    const size = slack + 16 * sizeOf(messages);
+    const budget = { steps: size / 4, size, total: 64 * size };
     try {
-      text = this.#template.render({ ...variables, messages, add_generation_prompt: addGenerationPrompt });
+      const given = { ...variables, messages, add_generation_prompt: addGenerationPrompt };
+      return renderBounded(this.#template, given, budget);
     } catch (cause) {
+      if (cause instanceof BudgetError) throw this.#tooMuch(cause);
       throw new TextError(
         {
           where: this.where,
@@ -72,14 +84,18 @@ export class ChatTemplate {
         { cause },
       );
     }
-    const limit = slack + 16 * sizeOf(messages);
-    if (text.length <= limit) return text;
-    throw new TextError({
-      where: this.where,
-      expected: `at most ${limit} characters for this conversation`,
-      received: String(text.length),
-      remedy: "take chat_template.jinja from the model's folder",
-    });
+  }
+
+  #tooMuch(cause: BudgetError): TextError {
+    return new TextError(
+      {
+        where: this.where,
+        expected: `at most ${cause.limit} for this conversation`,
+        received: 'a template that goes on',
+        remedy: "take chat_template.jinja from the model's folder",
+      },
+      { cause },
+    );
   }
 }
 

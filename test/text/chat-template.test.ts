@@ -46,14 +46,67 @@ describe('ChatTemplate', () => {
     );
   });
 
-  it('refuses output out of all proportion to the conversation', () => {
-    const flood = new ChatTemplate(
-      '{% for i in range(12000) %}{{ messages[0].content }}{% endfor %}',
-      'flood.jinja',
-    );
-    expect(() => flood.render([{ role: 'user', content: 'flood '.repeat(20) }])).toThrow(
-      'flood.jinja: expected at most 1051584 characters for this conversation, received 1440000; ' +
+  it.each([
+    ['writes without end', '{% for i in range(99000) %}{{ messages[0].content }}{% endfor %}'],
+    ['counts to a number beyond reach', '{% for i in range(10 ** 12) %}{% endfor %}'],
+    [
+      'loops in loops',
+      '{% for i in range(9999) %}{% for j in range(9999) %}{% set x = 1 %}{% endfor %}{% endfor %}',
+    ],
+    ['calls itself', '{% macro m() %}{{ m() }}{{ m() }}{% endmacro %}{{ m() }}'],
+    [
+      'doubles a text',
+      "{% set n = namespace(x='ab') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
+    ],
+    [
+      'doubles a list',
+      '{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}{{ n.x }}',
+    ],
+    [
+      'nests a list in itself, twice over each time',
+      '{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x }}',
+    ],
+    [
+      'nests an object in itself',
+      "{% set n = namespace(x={'a': 1}) %}{% for i in range(60) %}{% set n.x = {'a': n.x, 'b': n.x} %}{% endfor %}{{ n.x | tojson }}",
+    ],
+    ['indents by a number beyond reach', '{{ messages[0].content | indent(10 ** 8, true) }}'],
+    [
+      'keeps much',
+      '{% set n = namespace(x=[]) %}{% for i in range(9999) %}{% set n.x = n.x + [messages[0].content | upper] %}{% endfor %}',
+    ],
+    ['holds itself', '{% set n = namespace() %}{% set n.x = n %}{{ n.x | tojson }}{{ [n, n] }}'],
+  ])('stops a template that %s', (_, source) => {
+    const template = new ChatTemplate(source, 'evil.jinja');
+    const began = performance.now();
+    expect(() => template.render([{ role: 'user', content: 'text '.repeat(200) }])).toThrow(TextError);
+    expect(performance.now() - began).toBeLessThan(10_000);
+  });
+
+  it('says what a template may use', () => {
+    const loop = new ChatTemplate('{% for i in range(10 ** 12) %}{% endfor %}', 'loop.jinja');
+    expect(() => loop.render([{ role: 'user', content: 'hi' }])).toThrow(
+      'loop.jinja: expected at most 1049696 numbers in a range for this conversation, received a template that goes on; ' +
         "take chat_template.jinja from the model's folder",
     );
+    expect(() => new ChatTemplate('a'.repeat(2 ** 21), 'long.jinja')).toThrow(
+      "long.jinja: expected a template of at most 1048576 characters, received 2097152; take chat_template.jinja from the model's folder",
+    );
+  });
+
+  it('leaves a long conversation its room', () => {
+    const messages = Array.from({ length: 4000 }, (_, i) => ({
+      role: i % 2 === 0 ? 'user' : 'assistant',
+      content: [{ type: 'text', text: `turn ${i} ${'word '.repeat(50)}` }],
+    }));
+    expect(template.render(messages, { variables }).length).toBeGreaterThan(1_000_000);
+  });
+
+  it('knows what templates call by name', () => {
+    const named = new ChatTemplate(
+      "{{ strftime_now('%Y-%m-%d %B') }} {{ range(3, 9, 3) }} {{ none is none }} {{ True }}",
+    );
+    const written = named.render([{ role: 'user', content: '' }]);
+    expect(written).toMatch(/^\d{4}-\d\d-\d\d [A-Z][a-z]+ \[3, 6\] true true$/);
   });
 });
