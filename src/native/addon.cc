@@ -8,6 +8,7 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   sluice::InitTensors(env, exports);
   sluice::InitMappedFile(env, exports);
   sluice::InitImage(env, exports);
+  sluice::InitMemoryCounters(env, exports);
   return exports;
 }
 

@@ -52,5 +52,6 @@ void InitOps(Napi::Env env, Napi::Object exports);
 void InitTensors(Napi::Env env, Napi::Object exports);
 void InitMappedFile(Napi::Env env, Napi::Object exports);
 void InitImage(Napi::Env env, Napi::Object exports);
+void InitMemoryCounters(Napi::Env env, Napi::Object exports);
 
 }  // namespace sluice

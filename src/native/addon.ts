@@ -71,6 +71,8 @@ export interface NativeAddon {
   share(handle: Handle): Handle;
   liveTensors(): number;
   adjustMemory(bytes: number): number;
+  /** Bytes in use by tensors on a CPU, and the most since the last restart. @param restart counts the most from now on */
+  tensorMemory(restart: boolean): [used: number, most: number];
   manualSeed(seed: number): void;
   randomState(state?: Handle): Handle;
   numThreads(threads?: number): number;

@@ -2,6 +2,8 @@
 // kernel: a training step frees what it made, and fresh pages, which the kernel clears, took a tenth of its time.
 //
 // What waits is bounded: with what is in use it stays within the most that was ever in use and a quarter more.
+//
+// The bytes in use are counted, and the most that they came to, so that what a computation takes can be measured.
 
 #include "addon.h"
 
@@ -9,6 +11,7 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <deque>
 #include <map>
@@ -23,7 +26,17 @@ constexpr size_t kSlack = 64 << 20;
 
 struct Header {
   size_t capacity;  // of the data; 0 where the block does not wait
+  size_t bytes;     // asked for
 };
+
+std::atomic<int64_t> bytesInUse{0}, mostInUse{0};
+
+void count(int64_t bytes) {
+  const int64_t now = bytesInUse.fetch_add(bytes, std::memory_order_relaxed) + bytes;
+  int64_t most = mostInUse.load(std::memory_order_relaxed);
+  while (now > most && !mostInUse.compare_exchange_weak(most, now, std::memory_order_relaxed)) {
+  }
+}
 
 Header& headerOf(void* data) { return *reinterpret_cast<Header*>(static_cast<char*>(data) - kAlignment); }
 
@@ -117,6 +130,7 @@ Pool& pool() {
 
 void giveBack(void* data) {
   if (!data) return;
+  count(-static_cast<int64_t>(headerOf(data).bytes));
   if (headerOf(data).capacity > 0) pool().put(data);
   else release(data);
 }
@@ -128,6 +142,8 @@ class PooledAllocator final : public c10::Allocator {
     if (bytes > 0) {
       data = bytes < kSmallest ? fresh(bytes, 0) : pool().take(bytes);
       TORCH_CHECK(data, "expected ", bytes, " bytes of memory for a tensor, received none: the machine has no more");
+      headerOf(data).bytes = bytes;
+      count(static_cast<int64_t>(bytes));
     }
     return {data, data, giveBack, c10::Device(c10::DeviceType::CPU)};
   }
@@ -143,6 +159,22 @@ void InitMemory() {
     return true;
   }();
   (void)once;
+}
+
+/// tensorMemory(restart) -> [bytes in use by tensors on a CPU, the most since the last restart]. Of the whole process;
+/// without what is mapped from files or belongs to JavaScript.
+static Napi::Value TensorMemory(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const double used = static_cast<double>(bytesInUse.load()), most = static_cast<double>(mostInUse.load());
+  if (info[0].ToBoolean()) mostInUse.store(bytesInUse.load());
+  Napi::Array result = Napi::Array::New(env, 2);
+  result[0u] = Napi::Number::New(env, used);
+  result[1u] = Napi::Number::New(env, most);
+  return result;
+}
+
+void InitMemoryCounters(Napi::Env env, Napi::Object exports) {
+  exports.Set("tensorMemory", Napi::Function::New(env, TensorMemory, "tensorMemory"));
 }
 
 }  // namespace sluice

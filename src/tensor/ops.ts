@@ -121,6 +121,16 @@ export function padConstant(x: Tensor, pad: readonly number[], value = 0): Tenso
   return padOp(x, pad, value);
 }
 
+/** Bytes in use by the process's tensors on a CPU, and the most that they came to since `restart`; without what is
+ *  mapped from files. */
+export function tensorMemory({ restart = false }: { readonly restart?: boolean } = {}): {
+  readonly used: number;
+  readonly most: number;
+} {
+  const [used, most] = engine().tensorMemory(restart);
+  return { used, most };
+}
+
 /** Threads that one operator may use; with a number, sets it. */
 export function setNumThreads(threads: number): void {
   engine().numThreads(threads);
