@@ -276,6 +276,9 @@ export async function loadProcessor(folder: string): Promise<Processor> {
   );
 }
 
+/** A processor_config.json that asks for more is not a model's. */
+const maxSoftTokens = 1 << 16;
+
 function imageTokens(
   tokenizer: Tokenizer,
   { config, where }: { readonly config: Readonly<Record<string, unknown>>; readonly where: string },
@@ -286,10 +289,11 @@ function imageTokens(
   const begin = tokenizer.requireNamed('boi', purpose);
   const end = tokenizer.requireNamed('eoi', purpose);
   const numSoftTokens = processor['image_seq_length'] ?? 256;
-  if (typeof numSoftTokens !== 'number' || !Number.isInteger(numSoftTokens) || numSoftTokens < 1) {
+  const isCount = typeof numSoftTokens === 'number' && Number.isInteger(numSoftTokens);
+  if (!isCount || numSoftTokens < 1 || numSoftTokens > maxSoftTokens) {
     throw new TextError({
       where: 'processor_config.json: image_seq_length',
-      expected: 'the number of soft tokens of an image',
+      expected: `the number of soft tokens of an image, 1 to ${maxSoftTokens}`,
       received: JSON.stringify(numSoftTokens),
       remedy: "use the model's own processor_config.json",
     });

@@ -93,6 +93,7 @@ export class Tokenizer {
     });
     const raw = added.filter((token) => token.special || !token.normalized);
     if (rest.model.type !== 'BPE') throw unknownModel(where, rest.model.type);
+    refuseExpressions([rest.normalizer, rest.pre_tokenizer, rest.decoder], where);
     try {
       const parts = { normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null, ...rest };
       this.#pieces = new PiecesClass(
@@ -143,8 +144,7 @@ export class Tokenizer {
       const edges = [start, ...cuts.filter((cut) => cut > start && cut < end), end];
       for (let i = 0; i + 1 < edges.length; i++) {
         const part = wellFormed(unguard(text.slice(edges[i], edges[i + 1])));
-        const ids = part === '' ? [] : this.#pieces.encode(part, { add_special_tokens: false }).ids;
-        encoded.push({ start: edges[i]!, end: edges[i + 1]!, ids, special: false });
+        encoded.push({ start: edges[i]!, end: edges[i + 1]!, ids: this.#piecesOf(part), special: false });
       }
     }
     return encoded;
@@ -162,7 +162,9 @@ export class Tokenizer {
     }
     if (kept.length === 0) return '';
     if (this.#join) return this.#join(kept.map((id) => this.tokenOf(id)!));
-    return this.#pieces.decode(kept, { skip_special_tokens: false, clean_up_tokenization_spaces: false });
+    return this.#using(() =>
+      this.#pieces.decode(kept, { skip_special_tokens: false, clean_up_tokenization_spaces: false }),
+    );
   }
 
   /** The token's string, as the vocabulary spells it. */
@@ -197,6 +199,20 @@ export class Tokenizer {
     return guard(wellFormed(text), [...this.specialTokens, ...more]);
   }
 
+  #piecesOf(text: string): readonly number[] {
+    if (text === '') return [];
+    return this.#using(() => this.#pieces.encode(text, { add_special_tokens: false }).ids);
+  }
+
+  /** The library finds some faults of a file only when it meets them in use. */
+  #using<T>(work: () => T): T {
+    try {
+      return work();
+    } catch (cause) {
+      throw unknownModel(this.where, 'BPE', cause);
+    }
+  }
+
   #unknownId(id: number): TextError {
     return new TextError({
       where: `${this.where}: decode`,
@@ -217,6 +233,25 @@ function unknownModel(where: string, type: unknown, cause?: unknown): TextError 
     },
     { cause },
   );
+}
+
+/** Gemma's tokenizers split and replace plain strings. A stranger's regular expression could take for ever to match.
+ *  @throws {TextError} naming the first */
+function refuseExpressions(parts: readonly unknown[], where: string): void {
+  const open = [...parts];
+  while (open.length > 0) {
+    const part = open.pop();
+    if (typeof part !== 'object' || part === null) continue;
+    if ('Regex' in part) {
+      throw new TextError({
+        where,
+        expected: "patterns that are plain strings, as Gemma's are",
+        received: `the regular expression ${JSON.stringify(part.Regex)?.slice(0, 80)}`,
+        remedy: "use the tokenizer.json of a Gemma model's folder",
+      });
+    }
+    for (const inner of Object.values(part)) open.push(inner);
+  }
 }
 
 /** True where the post-processor's template for one text begins with BOS. */

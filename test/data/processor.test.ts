@@ -246,7 +246,7 @@ describe('loadProcessor', () => {
       'processor_config.json': (config) => ({ ...config, image_seq_length: '16' }),
     });
     await expect(loadProcessor(folder)).rejects.toThrow(
-      'processor_config.json: image_seq_length: expected the number of soft tokens of an image, received "16"; ' +
+      'processor_config.json: image_seq_length: expected the number of soft tokens of an image, 1 to 65536, received "16"; ' +
         "use the model's own processor_config.json",
     );
   });

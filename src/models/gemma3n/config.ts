@@ -73,7 +73,12 @@ export interface Gemma3nConfig {
 
 export type JsonObject = Readonly<Record<string, unknown>>;
 
-const count = z.int().min(1);
+/** No dimension of a model that could be built is larger; a stranger's config.json may not make us reckon with more. */
+const count = z
+  .int()
+  .min(1)
+  .max(2 ** 24);
+const layers = z.int().min(1).max(1024);
 const tokenId = z.int().min(0);
 const layerType = z.enum(['sliding_attention', 'full_attention']);
 const jsonObject = z.record(z.string(), z.unknown());
@@ -91,7 +96,7 @@ const textSchema = z.looseObject({
   hidden_size: count.default(2048),
   hidden_size_per_layer_input: count.default(256),
   intermediate_size: z.union([count, z.array(count)]).default(16_384),
-  num_hidden_layers: count.default(35),
+  num_hidden_layers: layers.default(35),
   num_attention_heads: count.default(8),
   num_key_value_heads: count.default(2),
   head_dim: count.multipleOf(2).default(256),
@@ -114,7 +119,7 @@ const textSchema = z.looseObject({
   rope_scaling: ropeSchema.nullish(),
   num_kv_shared_layers: z.int().min(0).default(15),
   laurel_rank: count.default(64),
-  altup_num_inputs: count.default(4),
+  altup_num_inputs: count.max(64).default(4),
   altup_active_idx: z.int().min(0).default(0),
   altup_correct_scale: z.boolean().default(true),
   altup_coef_clip: z.number().positive().nullable().default(120),

@@ -170,6 +170,9 @@ const ACTIVATION_CODES: Readonly<Record<string, ActivationName>> = {
   mi: 'mish',
 };
 
+/** A block string is a few characters; what it stands for is bounded too. */
+const MAX_REPEATS = 1024;
+
 /** timm's block string -> dictionaries, one a repeat; a string says what is wrong with it. */
 function decodeBlockString(text: string): Record<string, unknown>[] | string {
   const [blockType, ...parts] = text.split('_');
@@ -215,6 +218,9 @@ function decodeBlockString(text: string): Record<string, unknown>[] | string {
   const missing = [...kind.needs].filter((key) => !options.has(key));
   if (missing.length > 0) return `expected the parts ${missing.join(', ')} too`;
 
+  const repeats = options.get('r') ?? 1;
+  if (repeats > MAX_REPEATS) return `expected at most ${MAX_REPEATS} repeats, found ${repeats}`;
+
   const args: Record<string, unknown> = { block_type: blockType, act_layer: actLayer ?? null, noskip };
   const takes: Record<string, string> = { ...kind.takes, c: 'out_chs', s: 'stride', gs: 'group_size' };
   for (const [key, value] of options) {
@@ -223,7 +229,7 @@ function decodeBlockString(text: string): Record<string, unknown>[] | string {
     else if (blockType === 'mqa' && key === 'd') Object.assign(args, { key_dim: value, value_dim: value });
     else if (key !== 'r') return `expected no part "${key}" in a block of type "${blockType}"`;
   }
-  return Array.from({ length: options.get('r') ?? 1 }, () => ({ ...args }));
+  return Array.from({ length: repeats }, () => ({ ...args }));
 }
 
 /** The stages of the 300M tower, for 768x768 pixels. */

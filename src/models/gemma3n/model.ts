@@ -17,6 +17,7 @@ import { type HardRange, type HostIds, anyInRange, hostIds, imagePositions } fro
 import { TextModel } from './text-model.js';
 import { decodeVisionConfig } from './vision-config.js';
 import { VisionTower } from './vision.js';
+import { checkVocabularies } from './vocabularies.js';
 
 /** Any Gemma 3n: what `fromPretrained` and `fromConfig` return. */
 export type Gemma3n = CausalLm;
@@ -46,6 +47,7 @@ export class Towers extends Module {
     super();
     const vision = config.vision && decodeVisionConfig(config.vision);
     const audio = config.audio && decodeAudioConfig(config.audio);
+    checkVocabularies(config, vision, audio);
     const { hiddenSize } = config.text;
     this.visionTower = vision && new VisionTower(vision);
     this.languageModel = new TextModel(config.text);

@@ -50,7 +50,7 @@ const modelArgsSchema = z.strictObject({
   stem_bias: z.boolean().nullish(),
   fix_stem: z.boolean().nullish(),
   pad_type: z.enum(['same', 'valid', '']).nullish(),
-  msfa_indices: z.union([natural, z.array(z.int()).min(1)]).nullish(),
+  msfa_indices: z.union([natural.max(1024), z.array(z.int()).min(1)]).nullish(),
   msfa_output_resolution: z
     .union([natural.transform((n): [number, number] => [n, n]), z.tuple([natural, natural])])
     .nullish(),
