@@ -12,4 +12,11 @@ export {
   type CheckpointParts,
   type TrainingState,
 } from './training-state.js';
-export { writeJson, writeSafetensors, writeShards, type NamedTensor } from './writer.js';
+export {
+  writeJson,
+  writeSafetensors,
+  writeShards,
+  type NamedSource,
+  type NamedTensor,
+  type StreamedTensor,
+} from './writer.js';

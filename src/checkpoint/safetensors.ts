@@ -15,6 +15,8 @@ export interface TensorSource {
   fileOf(name: string): string;
   /** A copy on the CPU, in the dtype stored. */
   read(name: string): Tensor;
+  /** A copy on the CPU of some of a tensor's first dimension, in the dtype stored: [count, ...]. */
+  readRows(name: string, start: number, count: number): Tensor;
   /** Copies a tensor into `target`, converting its dtype and moving it on the way. */
   copyInto(name: string, target: Tensor): void;
   close(): void;
@@ -82,6 +84,16 @@ export class SafetensorsFile implements TensorSource {
     return scope(() => {
       const copy = this.view(name).clone();
       this.#map.release(entry.begin, entry.end - entry.begin);
+      return copy;
+    });
+  }
+
+  readRows(name: string, start: number, count: number): Tensor {
+    const entry = this.entry(name);
+    const rowBytes = (entry.end - entry.begin) / Math.max(1, entry.shape[0] ?? 1);
+    return scope(() => {
+      const copy = this.view(name).narrow(0, start, count).clone();
+      this.#map.release(entry.begin + start * rowBytes, count * rowBytes);
       return copy;
     });
   }

@@ -112,6 +112,9 @@ export class ShardedWeights implements TensorSource {
   read(name: string): Tensor {
     return this.#shard(name).read(name);
   }
+  readRows(name: string, start: number, count: number): Tensor {
+    return this.#shard(name).readRows(name, start, count);
+  }
   copyInto(name: string, target: Tensor): void {
     this.#shard(name).copyInto(name, target);
   }

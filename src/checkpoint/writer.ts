@@ -3,7 +3,7 @@
 
 import * as fs from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { noGrad, scope, type Tensor } from '../tensor/index.js';
+import { noGrad, scope, type DType, type Tensor } from '../tensor/index.js';
 import { replaceFile, withFile, writeAll } from './atomic.js';
 import { checkpointFault, writeFault } from './faults.js';
 import { elementBytes, encodeHeader, storedDType, type StoredDType } from './header.js';
@@ -11,11 +11,21 @@ import { numBytesOf } from './safetensors.js';
 import { indexFile, shardFile, singleFile } from './shards.js';
 
 export type NamedTensor = readonly [name: string, tensor: Tensor];
+/** What can be written. */
+export type NamedSource = readonly [name: string, tensor: Tensor | StreamedTensor];
+
+/** A tensor that is made while it is written, so that it need not be in memory whole. */
+export interface StreamedTensor {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  /** Its elements in order, a piece at a time; each piece is freed once it is written. */
+  pieces(): Iterable<Tensor>;
+}
 
 /** A tensor in line to be written. */
 interface Planned {
   readonly name: string;
-  readonly tensor: Tensor;
+  readonly tensor: Tensor | StreamedTensor;
   readonly dtype: StoredDType;
   readonly shape: readonly number[];
   readonly numBytes: number;
@@ -29,7 +39,7 @@ export const defaultShardBytes = 5e9;
 
 /** Writes one file, whole or not at all. Tensors must not change until it is done.
  *  @throws {CheckpointError} when the disk is full or the place cannot be written */
-export async function writeSafetensors(path: string, tensors: Iterable<NamedTensor>): Promise<void> {
+export async function writeSafetensors(path: string, tensors: Iterable<NamedSource>): Promise<void> {
   const planned = plan(tensors);
   await refuseFullDisk(path, planned);
   await replaceFile(path, (handle) => stream(handle, planned));
@@ -41,7 +51,7 @@ export async function writeSafetensors(path: string, tensors: Iterable<NamedTens
  *  @throws {CheckpointError} when the disk is full or the place cannot be written */
 export async function writeShards(
   folder: string,
-  tensors: Iterable<NamedTensor>,
+  tensors: Iterable<NamedSource>,
   { maxShardBytes = defaultShardBytes }: { maxShardBytes?: number } = {},
 ): Promise<void> {
   if (!(maxShardBytes >= 1)) {
@@ -67,7 +77,7 @@ export async function writeShards(
     }
     const index = {
       metadata: {
-        total_parameters: planned.reduce((sum, { tensor }) => sum + tensor.numel, 0),
+        total_parameters: planned.reduce((sum, { shape }) => sum + numElements(shape), 0),
         total_size: totalBytes(planned),
       },
       weight_map: Object.fromEntries([...fileOf].sort(([a], [b]) => (a < b ? -1 : 1))),
@@ -83,7 +93,7 @@ export async function writeJson(handle: fs.FileHandle, value: unknown): Promise<
   await writeAll(handle, new TextEncoder().encode(`${JSON.stringify(value, undefined, 2)}\n`));
 }
 
-function plan(tensors: Iterable<NamedTensor>): Planned[] {
+function plan(tensors: Iterable<NamedSource>): Planned[] {
   return Array.from(tensors, ([name, tensor]) => {
     const dtype = storedDType(tensor.dtype);
     const { shape } = tensor;
@@ -111,7 +121,11 @@ async function stream(handle: fs.FileHandle, planned: readonly Planned[]): Promi
     (a, b) => elementBytes(b.dtype) - elementBytes(a.dtype) || (a.name < b.name ? -1 : 1),
   );
   await writeAll(handle, encodeHeader(ordered, metadata));
-  for (const { tensor, dtype } of ordered) {
+  for (const { name, tensor, dtype, numBytes } of ordered) {
+    if ('pieces' in tensor) {
+      await streamPieces(handle, name, tensor, numBytes);
+      continue;
+    }
     // a view of it, unless its elements do not lie in order
     using flat = scope(() => noGrad(() => tensor.detach().flatten()));
     const step = chunkBytes / elementBytes(dtype);
@@ -123,6 +137,26 @@ async function stream(handle: fs.FileHandle, planned: readonly Planned[]): Promi
       );
     }
   }
+}
+
+async function streamPieces(
+  handle: fs.FileHandle,
+  name: string,
+  tensor: StreamedTensor,
+  numBytes: number,
+): Promise<void> {
+  let written = 0;
+  for (const piece of tensor.pieces()) {
+    using owned = piece;
+    const bytes = owned.toBytes();
+    await writeAll(handle, bytes);
+    written += bytes.length;
+  }
+  if (written !== numBytes) throw new Error(`${name}: ${written} bytes in pieces, ${numBytes} planned`);
+}
+
+function numElements(shape: readonly number[]): number {
+  return shape.reduce((product, size) => product * size, 1);
 }
 
 function totalBytes(planned: readonly Planned[]): number {
