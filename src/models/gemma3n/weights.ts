@@ -68,14 +68,17 @@ export function deadWeightShapes({ kind, text }: Gemma3nConfig): Map<string, rea
   return shapes;
 }
 
-interface Plan {
+/** How a checkpoint's tensors become a model's. */
+export interface WeightPlan {
   readonly copies: readonly (readonly [stored: string, target: Tensor])[];
   readonly dead: readonly (readonly [stored: string, name: string])[];
   /** A stored output head that must equal the token embeddings, since the model's are tied. */
   readonly tiedHead: string | undefined;
 }
 
-function planWeights(model: Gemma3n, source: TensorSource, folder: string): Plan {
+/** Matches what is stored with what the model holds; of the model, shapes suffice.
+ *  @throws {CheckpointError} as `loadWeights` */
+export function planWeights(model: Gemma3n, source: TensorSource, folder: string): WeightPlan {
   const { kind, text } = model.config;
   const targets = new Map(model.namedParameters());
   const dead = deadWeightShapes(model.config);
