@@ -106,7 +106,10 @@ async function write(
     { isStale: isWeightFile, last: indexFile },
   );
   const { intermediateSize, numKvSharedLayers } = config.text;
-  const numParameters = [...parameterShapes(config).values()].reduce((sum, shape) => sum + numElements(shape), 0);
+  const numParameters = [...parameterShapes(config).values()].reduce(
+    (sum, shape) => sum + numElements(shape),
+    0,
+  );
   return { layers, intermediateSizes: intermediateSize, numKvSharedLayers, numParameters };
 }
 
@@ -208,7 +211,11 @@ function ofFile(config: Gemma3nConfig, source: TensorSource, folder: string): Ma
     const names = Array.from(model.namedParameters(), ([name]) => name);
     return { ...rest, copies: copies.map(([stored], i) => [stored, names[i] ?? ''] as const) };
   });
-  const all = [...copies, ...dead, ...(tiedHead === undefined ? [] : [[tiedHead, 'lm_head.weight'] as const])];
+  const all = [
+    ...copies,
+    ...dead,
+    ...(tiedHead === undefined ? [] : [[tiedHead, 'lm_head.weight'] as const]),
+  ];
   return new Map(
     all.map(([stored, name]): [string, Rows] => {
       const { dtype, shape } = source.entry(stored);
