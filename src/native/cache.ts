@@ -1,18 +1,15 @@
-// The user's cache folder, where the engine and the addon live, and the lock that lets one process at a time fill it.
+// The user's cache folder, where the engine and the addon live; see lock.ts for how one process at a time fills it.
 // Nothing here is ever half-made: things are written beside their place and renamed into it.
 
-import { randomUUID } from 'node:crypto';
 import * as fs from 'node:fs';
-import { homedir, hostname } from 'node:os';
+import { homedir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf, SetupError } from '../errors.js';
+import { besideOf, type LockOptions, withLockFile } from '../lock.js';
+
+export { besideOf, readJson } from '../lock.js';
 
 export type Env = Readonly<Record<string, string | undefined>>;
-
-const heartbeatMs = 2_000;
-const abandonedMs = 30_000;
-const pollMs = 200;
 
 /** `SLUICE_CACHE`, else `$XDG_CACHE_HOME/sluice`, else `~/.cache/sluice`. */
 export function cacheFolder(env: Env = process.env): string {
@@ -48,131 +45,8 @@ export function writeWhole(path: string, text: string): void {
   fs.renameSync(beside, path);
 }
 
-/** A name in the same folder that no other process uses. */
-export function besideOf(path: string): string {
-  return `${path}.${process.pid}-${randomUUID().slice(0, 8)}.tmp`;
-}
-
-/** The JSON in a file, or undefined when there is none that can be read. */
-export function readJson(path: string): unknown {
-  try {
-    return JSON.parse(fs.readFileSync(path, 'utf8'));
-  } catch {
-    return undefined;
-  }
-}
-
-interface Owner {
-  readonly pid: number;
-  readonly host: string;
-  readonly token: string;
-  /** When the process began, in the kernel's ticks: tells a re-used process id from its first bearer. */
-  readonly started: string;
-}
-
-/** Runs `work` while holding the lock file at `path`. Waits for a living owner; takes the lock over from one that died.
- *  @param onWait called once, with the owner's process id, when there is a wait */
-export async function withLock<T>(
-  path: string,
-  work: () => Promise<T>,
-  { signal, onWait }: { signal?: AbortSignal; onWait?: (pid: number) => void } = {},
-): Promise<T> {
+/** `withLockFile`, in a folder that is made. @throws {SetupError} when the folder cannot be written */
+export async function withLock<T>(path: string, work: () => Promise<T>, options?: LockOptions): Promise<T> {
   makeFolder(dirname(path));
-  const me: Owner = {
-    pid: process.pid,
-    host: hostname(),
-    token: randomUUID(),
-    started: startOf(process.pid),
-  };
-  let waited = false;
-  while (!tryTake(path, me)) {
-    const owner = readJson(path) as Owner | undefined;
-    if (isAbandoned(path, owner)) {
-      breakLock(path, owner);
-      continue;
-    }
-    if (!waited) onWait?.(owner?.pid ?? 0);
-    waited = true;
-    await sleep(pollMs, undefined, { signal });
-  }
-  const beat = setInterval(() => touch(path), heartbeatMs);
-  beat.unref();
-  try {
-    return await work();
-  } finally {
-    clearInterval(beat);
-    if ((readJson(path) as Owner | undefined)?.token === me.token) fs.rmSync(path, { force: true });
-  }
-}
-
-/** A link appears whole or not at all, so no reader ever sees an owner half-written. */
-function tryTake(path: string, me: Owner): boolean {
-  const beside = besideOf(path);
-  fs.writeFileSync(beside, JSON.stringify(me));
-  try {
-    fs.linkSync(beside, path);
-    return true;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
-    throw error;
-  } finally {
-    fs.rmSync(beside, { force: true });
-  }
-}
-
-/** True when the owner is dead, or has not touched the lock for half a minute (another machine's, or stopped). */
-function isAbandoned(path: string, owner: Owner | undefined): boolean {
-  let ageMs: number;
-  try {
-    ageMs = Date.now() - fs.statSync(path).mtimeMs;
-  } catch {
-    return false; // released meanwhile
-  }
-  if (ageMs > abandonedMs) return true;
-  return owner !== undefined && owner.host === hostname() && startOf(owner.pid) !== owner.started;
-}
-
-/** Moves a dead owner's lock away. Should another process have taken it over meanwhile, its lock is put back. */
-function breakLock(path: string, dead: Owner | undefined): void {
-  const away = besideOf(path);
-  try {
-    fs.renameSync(path, away);
-  } catch {
-    return; // another process broke it first
-  }
-  const moved = readJson(away) as Owner | undefined;
-  if (moved && dead && moved.token !== dead.token) {
-    try {
-      fs.linkSync(away, path);
-    } catch {
-      // a third process holds it now; both work, and the last rename wins whole
-    }
-  }
-  fs.rmSync(away, { force: true });
-}
-
-/** A mark of the living process `pid`; empty when there is none. */
-function startOf(pid: number): string {
-  try {
-    const stat = fs.readFileSync(`/proc/${pid}/stat`, 'utf8');
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    return fields[0] === 'Z' ? '' : (fields[19] ?? '');
-  } catch {
-    if (fs.existsSync('/proc/self/stat')) return '';
-  }
-  try {
-    process.kill(pid, 0);
-    return 'alive';
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM' ? 'alive' : '';
-  }
-}
-
-function touch(path: string): void {
-  try {
-    const now = new Date();
-    fs.utimesSync(path, now, now);
-  } catch {
-    // released or taken over
-  }
+  return withLockFile(path, work, options);
 }
