@@ -32,6 +32,8 @@ export interface TextConfig {
   readonly attentionDropout: number;
   /** Positions that a sliding layer sees, its own included. */
   readonly slidingWindow: number;
+  /** The context: tokens of a prompt and its answer together. */
+  readonly maxPositionEmbeddings: number;
   readonly layerTypes: readonly LayerType[];
   readonly rope: Readonly<Record<LayerType, RopeConfig>>;
   /** The last so many layers have no keys and values of their own. */
@@ -110,6 +112,7 @@ const textSchema = z.looseObject({
     .nullish()
     .transform((rate) => rate ?? 0),
   sliding_window: count.default(512),
+  max_position_embeddings: count.default(32_768),
   layer_types: z.array(layerType).nullish(),
   rope_parameters: z
     .looseObject({ sliding_attention: ropeSchema.nullish(), full_attention: ropeSchema.nullish() })
@@ -213,6 +216,7 @@ export function decodeTextConfig(json: unknown, where = 'config.json'): TextConf
     attentionBias: c.attention_bias,
     attentionDropout: c.attention_dropout,
     slidingWindow: c.sliding_window,
+    maxPositionEmbeddings: c.max_position_embeddings,
     layerTypes,
     rope: {
       sliding_attention: ropeOf(c.rope_parameters?.sliding_attention, c.rope_local_base_freq),
