@@ -6,50 +6,104 @@ import { endTokenIds } from '../models/gemma3n/index.js';
 import { KvCache } from '../models/gemma3n/kv-cache.js';
 import type { Module } from '../nn/index.js';
 import { noGrad, scope, tensor } from '../tensor/index.js';
-import { type GenerateOptions, checkOptions } from './options.js';
-import { type Prompt, promptOf } from './prompt.js';
+import { type EndReason, type GenerateOptions, checkOptions } from './options.js';
+import { type Prompt, promptOf, roomAfter } from './prompt.js';
 import { type Chooser, chooser } from './sample.js';
+import type { Session } from './session.js';
 
 /** New tokens of each row, the one that ends it included; prompts are left out. The model's tensors stay as they are,
  *  and it computes as after `eval()`.
  *  @param inputs as `model.forward` takes them; an attention mask marks padding, which must be on the left
- *  @throws {ConfigError} for an option out of range, {ModelError} for inputs that do not fit, and the signal's reason
+ *  @throws {ConfigError} for an option out of range
+ *  @throws {ModelError} for inputs that do not fit, a prompt that fills the context, or logits that are no numbers
+ *  @throws the signal's reason
  *  @example const [ids] = await generate(model, { inputIds }, { maxNewTokens: 32 }); */
 export async function generate(
   model: CausalLm,
   inputs: ModelInputs,
   options: GenerateOptions,
 ): Promise<number[][]> {
-  const { maxNewTokens, eosTokenIds = endTokenIds(model.config), onToken, signal } = checkOptions(options);
-  const ends = new Set([eosTokenIds].flat());
-  const padId = model.config.text.padTokenId ?? 0;
-  const prompt = promptOf(inputs);
-  const choose = chooser(options);
+  const { onToken, onEnd } = checkOptions(options);
+  const rows: number[][] = [];
+  for await (const { row, id, ended } of newTokens(model, inputs, options)) {
+    const ids = (rows[row] ??= []);
+    if (id !== undefined) {
+      ids.push(id);
+      onToken?.(id, row);
+    }
+    if (ended) onEnd?.(ended, row);
+  }
+  return rows;
+}
 
+/** One row's next token; whether it ends the row, and why. Without an id, a row that ends without one more. */
+export interface NewToken {
+  readonly row: number;
+  readonly id?: number;
+  readonly ended?: EndReason;
+}
+
+/** As `generate`, a token at a time, as the consumer asks for them; `onToken` and `onEnd` are left to it. When it stops
+ *  asking, or the iteration fails, everything is freed.
+ *  @param session of a single row: keys and values stay in it, and `inputs` follow what it holds already */
+export async function* newTokens(
+  model: CausalLm,
+  inputs: ModelInputs,
+  options: GenerateOptions,
+  session?: Session,
+): AsyncGenerator<NewToken, void, void> {
+  const { maxNewTokens, eosTokenIds = endTokenIds(model.config), stop, signal } = checkOptions(options);
+  const { text } = model.config;
+  const ends = new Set([eosTokenIds].flat());
+  const prompt = promptOf(inputs);
   const rows: number[][] = Array.from({ length: prompt.batch }, () => []);
-  const open = new Set(rows.keys());
-  using cache = new KvCache(model.config.text, prompt.length + maxNewTokens);
+  if (maxNewTokens === 0) {
+    for (const row of rows.keys()) yield { row, ended: 'length' };
+    return;
+  }
+  const before = session?.ids ?? [];
+  const limits = roomAfter(prompt, text.maxPositionEmbeddings, before.length).map((room) =>
+    Math.min(room, maxNewTokens),
+  );
   const training = Array.from(model.namedModules(), ([, module]) => module).filter(
     (module) => module.training,
   );
-  let last: number[] | undefined;
-  for (let count = 0; count < maxNewTokens && open.size > 0; count++) {
-    if (last) await new Promise(setImmediate);
-    signal?.throwIfAborted();
 
-    const before = last;
-    const ids = inferring(training, () =>
-      step(model, before ? nextInputs(prompt, before, count) : prompt.inputs, cache, choose),
-    );
-    for (const row of open) {
-      const id = ids[row] ?? padId;
-      rows[row]?.push(id);
-      if (ends.has(id)) open.delete(row);
-      onToken?.(id, row);
+  const length = prompt.length + Math.max(...limits);
+  using own = session ? undefined : new KvCache(text, length);
+  const cache = session?.cache(text, length) ?? own!;
+  using choose = chooser(options, { rows: rows.length, vocab: text.vocabSize, device: prompt.device });
+  const promptIds = prompt.ids();
+  choose.saw(promptIds.map((ids) => [...before, ...ids]));
+
+  const open = new Set(rows.keys());
+  let last: number[] | undefined;
+  for (let count = 0; open.size > 0; count++) {
+    if (last) await new Promise(setImmediate); // others' turn: signals, timers, output
+    if (signal?.aborted) {
+      for (const row of open) yield { row, ended: 'cancelled' };
+      throw signal.reason;
     }
-    last = ids.map((id, row) => (open.has(row) ? id : padId));
+    const next = last ? nextInputs(prompt, last, count) : prompt.inputs;
+    const forward = () => inferring(training, () => step(model, next, cache, choose));
+    const chosen = session ? session.reading(last ?? idsOf(promptIds), forward) : forward();
+    const ids = chosen.map((id, row) => (open.has(row) ? id : (text.padTokenId ?? 0)));
+    choose.saw(ids.map((id) => [id]));
+    for (const row of [...open]) {
+      const [id, made] = [ids[row]!, rows[row]!];
+      made.push(id);
+      const full = made.length === limits[row] ? 'length' : undefined;
+      const ended = ends.has(id) || stop?.(made, row) ? 'stop' : full;
+      if (ended) open.delete(row);
+      yield { row, id, ...(ended && { ended }) };
+    }
+    last = ids;
   }
-  return rows;
+}
+
+/** Of a prompt of one row, without padding. */
+function idsOf([ids = []]: readonly (readonly (number | undefined)[])[]): number[] {
+  return ids.filter((id) => id !== undefined);
 }
 
 /** One forward, and each row's next id. */
@@ -58,7 +112,7 @@ function step(model: CausalLm, inputs: () => ModelInputs, cache: KvCache, choose
     scope(() => {
       const hidden = model.hiddenStates(inputs(), cache);
       const newest = hidden.select(1, (hidden.shape[1] ?? 1) - 1);
-      return choose(model.logits(newest));
+      return choose.next(model.logits(newest));
     }),
   );
 }

@@ -1,56 +1,77 @@
 // Choosing the next token of each row from its logits.
 
-import { type Tensor, op, scope, softmax, tensor, topk } from '../tensor/index.js';
-import type { GenerateOptions } from './options.js';
+import { ModelError } from '../errors.js';
+import { type Tensor, op, scope, softmax, tensor } from '../tensor/index.js';
+import { filterScores, penalise } from './filters.js';
+import { type SamplingOptions, rowSeeds, samples } from './options.js';
+import { uniform } from './random.js';
+import { SeenTokens } from './seen.js';
 
-/** @param logits [rows, vocab] @returns an id a row */
-export type Chooser = (logits: Tensor) => number[];
-
-const cumsumOp = op('aten::cumsum');
-const countOp = op('aten::sum.dim_IntList');
-
-/** Greedy, or drawn by temperature, then top-k, then top-p. */
-export function chooser(options: GenerateOptions): Chooser {
-  if (!options.doSample) return (logits) => idsOf(logits.argmax(-1));
-  const random = uniform(options.seed ?? Math.floor(Math.random() * 2 ** 32));
-  return (logits) => draw(logits, options, random);
+export interface Chooser extends Disposable {
+  /** @param logits [rows, vocab] @returns an id a row
+   *  @throws {ModelError} when a row's logits are not numbers */
+  next(logits: Tensor): number[];
+  /** Tells of tokens that rows hold: the prompts', then each step's. Undefined is no token. */
+  saw(ids: readonly (readonly (number | undefined)[])[]): void;
 }
 
-function draw(
-  logits: Tensor,
-  { temperature = 1, topK, topP }: GenerateOptions,
-  random: () => number,
-): number[] {
-  return scope(() => {
-    const [rows = 0, vocab = 0] = logits.shape;
-    const scaled = logits.to('float32').div(temperature);
-    const sorted = topK !== undefined || topP !== undefined;
-    const [values, ids] = sorted ? topk(scaled, Math.min(topK ?? vocab, vocab)) : [scaled, undefined];
+const maxOp = op<[Tensor, Tensor]>('aten::max.dim');
+const searchSorted = op('aten::searchsorted.Tensor');
 
-    let probs = softmax(values, -1, 'float64');
-    if (topP !== undefined && topP < 1) {
-      const before = cumsumOp(probs, -1).sub(probs); // what the likelier tokens hold; none for the likeliest
-      probs = probs.maskedFill(before.ge(topP), 0);
-    }
-    const upTo = cumsumOp(probs, -1);
-    const total = upTo.narrow(1, upTo.shape[1]! - 1, 1);
-    const u = tensor(Float64Array.from({ length: rows }, random), [rows, 1], 'float64', logits.device);
-    const index = countOp(upTo.le(u.mul(total)), [-1], true);
-    return idsOf(ids ? ids.gather(1, index) : index);
+/** @throws {ConfigError} when `seed` is a list of another length than there are rows */
+export function chooser(
+  options: SamplingOptions,
+  { rows, vocab, device }: { readonly rows: number; readonly vocab: number; readonly device: string },
+): Chooser {
+  const { repetitionPenalty = 1 } = options;
+  const streams = samples(options)
+    ? rowSeeds(options.seed, rows).map(({ seed, stream }) => uniform(seed, stream))
+    : undefined;
+  const seen = repetitionPenalty === 1 ? undefined : new SeenTokens(rows, vocab, device);
+  return {
+    next: (logits) =>
+      scope(() => {
+        const scores = seen ? penalise(logits.to('float32'), seen.mask, repetitionPenalty) : logits;
+        if (!streams) return likeliest(scores);
+        return draw(filterScores(scores.to('float32'), options), streams);
+      }),
+    saw: (ids) => seen?.add(ids),
+    [Symbol.dispose]: () => seen?.dispose(),
+  };
+}
+
+function likeliest(scores: Tensor): number[] {
+  const [values, ids] = maxOp(scores, -1);
+  refuseNaN(values);
+  return idsOf(ids);
+}
+
+/** @param scores float32 [rows, vocab] @param streams a row's uniform numbers each: every row takes one */
+function draw(scores: Tensor, streams: readonly (() => number)[]): number[] {
+  const [rows = 0, vocab = 1] = scores.shape;
+  const upTo = softmax(scores, -1).to('float64').cumsum(-1);
+  const total = upTo.narrow(1, vocab - 1, 1);
+  refuseNaN(total);
+  const u = tensor(
+    Float64Array.from(streams, (next) => next()),
+    [rows, 1],
+    'float64',
+    scores.device,
+  );
+  return idsOf(searchSorted(upTo, u.mul(total), false, true)); // the first token whose sum is above
+}
+
+function refuseNaN(ofRows: Tensor): void {
+  const row = Array.from(ofRows.to('float32').toTypedArray(), Number).findIndex(Number.isNaN);
+  if (row < 0) return;
+  throw new ModelError({
+    where: `generate: row ${row}`,
+    expected: 'logits that are numbers',
+    received: 'NaN',
+    remedy: 'load the model in bfloat16 or float32, and check its weights with pipe inspect',
   });
 }
 
 function idsOf(ids: Tensor): number[] {
   return Array.from(ids.toTypedArray() as BigInt64Array, Number);
-}
-
-/** Uniform on [0, 1): mulberry32. */
-function uniform(seed: number): () => number {
-  let state = (seed ^ (seed / 2 ** 32)) >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let x = Math.imul(state ^ (state >>> 15), state | 1);
-    x ^= x + Math.imul(x ^ (x >>> 7), x | 61);
-    return ((x ^ (x >>> 14)) >>> 0) / 2 ** 32;
-  };
 }
