@@ -7,7 +7,7 @@ import type { SamplingOptions } from './options.js';
 /** Of these many likeliest tokens the nucleus is looked for first: sorting a vocabulary of 262k takes as long as a layer. */
 const FEW = 1024;
 
-const stableSort = op<[Tensor, Tensor]>('aten::sort.stable');
+const flip = op('aten::flip');
 const scatter = op('aten::scatter.src');
 const sumOp = op('aten::sum.dim_IntList');
 const minimum = op('aten::amin');
@@ -62,12 +62,8 @@ function nucleusOfAll(scores: Tensor, p: number): Tensor {
  *    among them is as likely as its unlikeliest */
 function nucleusOfFew(scores: Tensor, p: number): { kept: Tensor; open: Tensor } {
   const probs = softmax(scores, -1);
-  const [, ids] = topk(scores, FEW);
-  const [inOrderOfId] = sort(ids, -1); // equals are sorted by id, as in the whole
-  const few = scores.gather(1, inOrderOfId);
-  const [values, order] = stableSort(few, true, -1, false);
-  const sortedIds = inOrderOfId.gather(1, order);
-  const sorted = probs.gather(1, sortedIds).to('float64');
+  const [values, ids] = topk(scores, FEW).map((few) => flip(few, [1])) as [Tensor, Tensor];
+  const sorted = probs.gather(1, ids).to('float64');
   const rest = sumOp(probs, [-1], true, 'float64')
     .sub(sumOp(sorted, [-1], true))
     .clamp({ min: 0 });
@@ -76,7 +72,7 @@ function nucleusOfFew(scores: Tensor, p: number): { kept: Tensor; open: Tensor }
   const least = minimum(values.maskedFill(remove, Infinity), [-1], true);
   const isOpen = least.le(values.narrow(1, 0, 1)).squeeze(1);
   const all = ones(scores.shape, { dtype: 'bool', device: scores.device });
-  const removeAll = scatter(all, 1, sortedIds, remove);
+  const removeAll = scatter(all, 1, ids, remove);
   return { kept: scores.maskedFill(removeAll, -Infinity), open: nonzero(isOpen).squeeze(1) };
 }
 
