@@ -167,6 +167,11 @@ export class Tokenizer {
     );
   }
 
+  /** Whether the text of ids is that of their stretches, cut anywhere but between byte tokens: Gemma's decoder. */
+  get decodesPieceByPiece(): boolean {
+    return this.#join !== undefined;
+  }
+
   /** The token's string, as the vocabulary spells it. */
   tokenOf(id: number): string | undefined {
     return this.#addedById.get(id)?.content ?? this.#pieces.id_to_token(id);
