@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { engineDType, openWeights, readFault } from '../../checkpoint/index.js';
 import { PROCESSOR_FILES } from '../../data/processor-files.js';
 import { CheckpointError } from '../../errors.js';
+import { resolveFolder, type ResolveOptions } from '../../hub/index.js';
 import { decode, z } from '../../schema.js';
 import { manualSeed, randomState, setRandomState, withDefaults, type DType } from '../../tensor/index.js';
 import { decodeConfig, type Gemma3nConfig, type JsonObject } from './config.js';
@@ -20,10 +21,14 @@ const placement = {
 };
 const loadSchema = z.strictObject({
   ...placement,
-  /** Of a repository on the Hub; a folder has no other. */
+  /** Branch, tag or commit of a repository on the Hub; a folder has no other. */
   revision: z.string().min(1).optional(),
-  /** Folders are read without a network in any case. */
+  /** Take a repository from the cache alone, by default as `HF_HUB_OFFLINE` says. */
   offline: z.boolean().optional(),
+  /** Stops a download; the next continues it. */
+  signal: z.instanceof(AbortSignal).optional(),
+  /** Told how far a download is. */
+  onProgress: z.custom<ResolveOptions['onProgress']>((value) => typeof value === 'function').optional(),
 });
 const drawSchema = z.strictObject({ ...placement, seed: z.int().min(0) });
 
@@ -38,11 +43,14 @@ const companionFiles = [...PROCESSOR_FILES, GENERATION_FILE];
 const tokenId = z.int().min(0);
 const generationSchema = z.looseObject({ eos_token_id: z.union([tokenId, z.array(tokenId)]).nullish() });
 
-/** Loads a model from a folder with config.json and safetensors, of one file or shards; ready for inference.
+/** Loads a model, ready for inference, from a folder with config.json and safetensors, of one file or shards, or from a
+ *  repository of the Hub: `fromPretrained('google/gemma-3n-E2B-it', { revision: 'main' })`; see `resolveFolder`.
  *  @throws {CheckpointError} when a file is missing or malformed, or the weights are not those of the configuration
- *  @throws {ConfigError} naming every faulty key of config.json, or of `options` */
-export async function fromPretrained(folder: string, options: LoadOptions = {}): Promise<Gemma3n> {
-  const { dtype, device } = decode(loadSchema, options, 'fromPretrained');
+ *  @throws {ConfigError} naming every faulty key of config.json, or of `options`
+ *  @throws {HubError} when a repository cannot be downloaded */
+export async function fromPretrained(dirOrRepo: string, options: LoadOptions = {}): Promise<Gemma3n> {
+  const { dtype, device, ...where } = decode(loadSchema, options, 'fromPretrained');
+  const folder = await resolveFolder(dirOrRepo, where);
   const config = await loadConfig(folder);
   const chosen = dtype ?? statedDType(config.raw) ?? storedDType(folder) ?? 'float32';
   const model = withDefaults({ dtype: chosen, device }, () => createGemma3n(config));
@@ -122,14 +130,11 @@ function absent(error: NodeJS.ErrnoException): undefined {
 async function refuseNoFolder(folder: string): Promise<void> {
   const status = await fs.stat(folder).catch(() => undefined);
   if (status?.isDirectory()) return;
-  const isRepository = /^[\w.-]+\/[\w.-]+$/.test(folder) && !status;
   throw new CheckpointError({
     where: `fromPretrained('${folder}')`,
-    expected: 'a folder with config.json and weights',
+    expected: "a folder with config.json and weights, or a repository of the Hub, 'owner/name'",
     received: status ? 'a file' : 'no such folder',
-    remedy: isRepository
-      ? `if it is a model of the Hugging Face Hub, download it first: hf download ${folder} --local-dir DIR`
-      : 'check the path',
+    remedy: 'check the path',
   });
 }
 
