@@ -138,12 +138,12 @@ async function refuseNoFolder(folder: string): Promise<void> {
   });
 }
 
-function isDecoded(config: Gemma3nConfig | JsonObject): config is Gemma3nConfig {
+export function isDecoded(config: Gemma3nConfig | JsonObject): config is Gemma3nConfig {
   return 'kind' in config && 'raw' in config && 'text' in config;
 }
 
 /** What config.json says of itself or of its text tower, under the key of today or the one before. */
-function statedDType(raw: JsonObject): DType | undefined {
+export function statedDType(raw: JsonObject): DType | undefined {
   const text = raw['text_config'] as JsonObject | null | undefined;
   const stated = [raw['dtype'], raw['torch_dtype'], text?.['dtype'], text?.['torch_dtype']];
   return dtypes.find((dtype) => stated.includes(dtype));
