@@ -11,7 +11,7 @@ export { batch } from './data/batch.js';
 export { filter, flatMap, lift, map, orderedMap, tee, unorderedMap } from './flow/index.js';
 export { metrics } from './train/metrics.js';
 export { checkpoints } from './train/checkpoints.js';
-export { evaluation, exactMatch, promptAlone } from './eval/index.js';
+export { evaluation, exactMatch, promptAlone, promptAloneWords, wordErrorRate } from './eval/index.js';
 export { report } from './report/index.js';
 export { definePart, type Part } from './parts.js';
 
@@ -23,7 +23,18 @@ export type { RunContext, Sink } from './train/sink.js';
 
 // Models
 export { fromConfig, fromPretrained, savePretrained, type Gemma3n } from './models/gemma3n/index.js';
-export { generate, type GenerateOptions } from './generate/index.js';
+export {
+  Chat,
+  generate,
+  generateText,
+  generateTexts,
+  textStream,
+  type EndReason,
+  type GenerateOptions,
+  type GeneratedText,
+  type GenerateTextOptions,
+  type TextOptions,
+} from './generate/index.js';
 
 // Tensors
 export {
