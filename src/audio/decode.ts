@@ -1,8 +1,8 @@
 // Encoded bytes to samples that the model hears: one channel (the mean of all), at one rate, in worker threads.
 
-import { existsSync } from 'node:fs';
 import { AudioError } from '../errors.js';
 import { codecInContainer } from './codec.js';
+import { compiledModule } from './compiled.js';
 import type { ClipRequest } from './decode-clip.js';
 import { NeedsFfmpeg } from './faults.js';
 import { extractWav, findFfmpeg } from './ffmpeg.js';
@@ -99,19 +99,5 @@ function check(bytes: Uint8Array, where: string, maxSeconds: number, sampleRateH
 }
 
 function pool(): DecoderPool {
-  return (threads ??= new DecoderPool({ entry: workerEntry() }));
-}
-
-/** Threads run compiled code: from a checkout's sources too, the entry is the one in dist. */
-function workerEntry(): URL {
-  const here = new URL('./worker.js', import.meta.url);
-  if (!import.meta.url.endsWith('.ts')) return here;
-  const built = new URL('../../dist/audio/worker.js', import.meta.url);
-  if (existsSync(built)) return built;
-  throw new AudioError({
-    where: 'audio threads',
-    expected: 'the compiled worker in dist',
-    received: 'none',
-    remedy: 'run node build.js',
-  });
+  return (threads ??= new DecoderPool({ entry: compiledModule('worker.js') }));
 }

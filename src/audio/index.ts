@@ -1,4 +1,7 @@
-// Sound: decode and resample.
+// Sound: decode, resample, and the features that the audio tower takes.
 
 export { decodeAudio, type DecodeOptions } from './decode.js';
 export type { DecodedAudio } from './types.js';
+export { featureSettings, maxFeatureBytes, type FeatureSettings } from './feature-settings.js';
+export { audioFeaturesInThread } from './feature-thread.js';
+export { audioFeatures, type AudioFeatures } from './features.js';
