@@ -35,6 +35,14 @@ export {
   type GenerateTextOptions,
   type TextOptions,
 } from './generate/index.js';
+export { resolveFolder, type DownloadProgress } from './hub/index.js';
+export {
+  inspectCheckpoint,
+  sliceMatFormer,
+  type Inspection,
+  type InspectOptions,
+  type MatFormerSlice,
+} from './models/gemma3n/index.js';
 
 // Tensors
 export {

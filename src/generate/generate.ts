@@ -93,7 +93,8 @@ export async function* newTokens(
       const [id, made] = [ids[row]!, rows[row]!];
       made.push(id);
       const full = made.length === limits[row] ? 'length' : undefined;
-      const ended = ends.has(id) || stop?.(made, row) ? 'stop' : full;
+      const stopped = stop?.(made, row) ?? false;
+      const ended = stopped || ends.has(id) ? 'stop' : full;
       if (ended) open.delete(row);
       yield { row, id, ...(ended && { ended }) };
     }

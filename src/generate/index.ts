@@ -1,2 +1,5 @@
+export { Chat } from './chat.js';
 export { generate } from './generate.js';
-export type { GenerateOptions } from './options.js';
+export type { EndReason, GenerateOptions } from './options.js';
+export { generateText, generateTexts, textStream, type GeneratedText, type TextEvent } from './text.js';
+export type { GenerateTextOptions, TextOptions } from './text-options.js';

@@ -46,10 +46,14 @@ export interface GenerateOptions extends SamplingOptions {
 
 const tokenId = z.int().min(0);
 const seed = z.int().min(0);
-const callback = z.custom<(...args: never) => unknown>((value) => typeof value === 'function', 'a function');
+export const callback = z.custom<(...args: never) => unknown>(
+  (value) => typeof value === 'function',
+  'a function',
+);
 
-/** Of every option but the callbacks, for those who take them along with their own. */
-export const samplingShape = {
+/** What `generate` and those that make text with it take alike. */
+export const commonShape = {
+  maxNewTokens: z.int().min(0),
   doSample: z.boolean().optional(),
   temperature: z
     .number()
@@ -60,16 +64,15 @@ export const samplingShape = {
   minP: z.number().min(0).max(1).optional(),
   repetitionPenalty: z.number().positive().optional(),
   seed: z.union([seed, z.array(seed)]).optional(),
+  eosTokenIds: z.union([tokenId, z.array(tokenId)]).optional(),
+  signal: z.instanceof(AbortSignal).optional(),
 };
 
 const schema = z.strictObject({
-  maxNewTokens: z.int().min(0),
-  ...samplingShape,
-  eosTokenIds: z.union([tokenId, z.array(tokenId)]).optional(),
+  ...commonShape,
   stop: callback.optional(),
   onToken: callback.optional(),
   onEnd: callback.optional(),
-  signal: z.instanceof(AbortSignal).optional(),
 });
 
 /** @throws {ConfigError} every fault, a line each */
