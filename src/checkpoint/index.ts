@@ -7,6 +7,7 @@ export {
   latestCheckpoint,
   listCheckpoints,
   loadCheckpoint,
+  readState,
   saveCheckpoint,
   type Checkpoint,
   type CheckpointParts,

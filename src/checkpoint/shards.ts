@@ -171,13 +171,16 @@ function refuseMissing(folder: string, index: string, files: readonly string[]):
   });
 }
 
-/** A link may lead out of the folder only within the Hub's cache, whose snapshots are links to
- *  the blobs of the same repository: models--x/snapshots/<revision>/file -> models--x/blobs/<hash>. */
+/** A link may lead out of the folder only within the Hub's cache, whose snapshots are links to the blobs of the same
+ *  repository, models--x/snapshots/<revision>/file -> models--x/blobs/<hash>, which may be links to blobs that all
+ *  repositories share, blobs/<two digits>/<hash> beside models--x. */
 function refuseEscape(folder: string, index: string, file: string): void {
   const home = fs.realpathSync(folder);
   const real = fs.realpathSync(join(folder, file));
-  const blobs = basename(dirname(home)) === 'snapshots' ? join(dirname(dirname(home)), 'blobs') : undefined;
-  if (isInside(home, real) || (blobs !== undefined && isInside(blobs, real))) return;
+  const repository = dirname(dirname(home));
+  const isSnapshot = basename(dirname(home)) === 'snapshots';
+  const blobs = isSnapshot ? [join(repository, 'blobs'), join(dirname(repository), 'blobs')] : [];
+  if ([home, ...blobs].some((place) => isInside(place, real))) return;
   throw checkpointFault(index, undefined, {
     expected: 'shards inside its own folder',
     received: `${quote(file)}, a link to ${quote(real)}`,

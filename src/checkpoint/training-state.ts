@@ -19,6 +19,7 @@ const stateSchema = z.looseObject({
   rng: z.record(z.string(), z.string()),
   position: z.json(),
   ledger: z.json(),
+  origin: z.looseObject({ repository: z.string(), revision: z.string(), commit: z.string() }).optional(),
 });
 
 /** What a run needs, beside weights and optimizer, to go on where it stood. */
@@ -31,6 +32,8 @@ export interface TrainingState {
   readonly position: z.core.util.JSONType;
   /** Samples issued, trained, dropped, quarantined so far: JSON. */
   readonly ledger: z.core.util.JSONType;
+  /** Where the model came from that the run began with, when that was no folder. */
+  readonly origin?: { readonly repository: string; readonly revision: string; readonly commit: string };
 }
 
 export interface Checkpoint {
@@ -97,6 +100,11 @@ export function latestCheckpoint(runFolder: string): Checkpoint | undefined {
 /** Reads a checkpoint's state and opens its optimizer's tensors; the caller closes them.
  *  @throws {CheckpointError | ConfigError} when a file is missing or malformed */
 export function loadCheckpoint(folder: string): { state: TrainingState; optimizer: SafetensorsFile } {
+  return { state: readState(folder), optimizer: new SafetensorsFile(join(folder, optimizerFile)) };
+}
+
+/** Reads a checkpoint's state. @throws {CheckpointError | ConfigError} when the file is missing or malformed */
+export function readState(folder: string): TrainingState {
   const path = join(folder, stateFile);
   let json: unknown;
   try {
@@ -104,11 +112,8 @@ export function loadCheckpoint(folder: string): { state: TrainingState; optimize
   } catch (cause) {
     throw readFault(path, "a checkpoint's state", cause);
   }
-  const { step, rng, position, ledger } = decode(stateSchema, json, path);
-  return {
-    state: { step, rng, position, ledger },
-    optimizer: new SafetensorsFile(join(folder, optimizerFile)),
-  };
+  const { step, rng, position, ledger, origin } = decode(stateSchema, json, path);
+  return { step, rng, position, ledger, ...(origin && { origin }) };
 }
 
 function isComplete(folder: string): boolean {

@@ -4,6 +4,7 @@ import { join, resolve } from 'node:path';
 import { ConfigError, SluiceError } from '../errors.js';
 import { ensureAddon } from '../native/setup.js';
 import { streamLog } from '../native/progress.js';
+import { downloadProgress } from '../report/download.js';
 import { jsonLines } from '../report/json-lines.js';
 import { progress } from '../report/progress.js';
 import type { Pipeline } from '../train/pipeline.js';
@@ -35,6 +36,7 @@ export async function runFile(args: RunArguments, mode: 'run' | 'eval'): Promise
       resume: args.resume ?? false,
       signal,
       sinks: [json ? jsonLines((line) => output.write(line)) : progress()],
+      onDownload: downloadProgress(),
       log: (line) => (json ? process.stderr : process.stdout).write(`${line}\n`),
     });
   } catch (error) {

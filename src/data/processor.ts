@@ -2,6 +2,7 @@
 // transformers' Gemma3nProcessor, save that text from data never becomes a marker, whatever it spells.
 
 import { type Fault, TextError } from '../errors.js';
+import { resolveFolder, type ResolveOptions } from '../hub/index.js';
 import {
   decodeImage,
   type ImageSettings,
@@ -259,13 +260,14 @@ export class Processor {
   }
 }
 
-/** Loads the processor of a model folder.
- *  @param folder holds tokenizer.json, and as the model needs them tokenizer_config.json, a chat template,
+/** Loads the processor of a model folder, or of a repository of the Hub.
+ *  @param dirOrRepo holds tokenizer.json, and as the model needs them tokenizer_config.json, a chat template,
  *    preprocessor_config.json and processor_config.json
  *  @throws {TextError} on a missing or damaged file, and when images are configured and the tokenizer has no image token
  *  @throws {ImageError} on image settings that are not supported
  *  @throws {ConfigError} on values of the wrong type */
-export async function loadProcessor(folder: string): Promise<Processor> {
+export async function loadProcessor(dirOrRepo: string, options: ResolveOptions = {}): Promise<Processor> {
+  const folder = await resolveFolder(dirOrRepo, { kind: 'processor', ...options });
   const files = await readProcessorFiles(folder);
   const tokenizer = new Tokenizer(files.tokenizer, files.tokenizerConfig, `${folder}/tokenizer.json`);
   const template = files.template && new ChatTemplate(files.template.source, files.template.where);

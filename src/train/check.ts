@@ -9,7 +9,8 @@ import { checkFlow } from './sample-flow.js';
 import type { Sinks } from './sinks.js';
 import { trainingFlow } from './training.js';
 
-/** @returns the model's processor
+/** @param pipeline its model in a folder of this machine
+ *  @returns the model's processor
  *  @throws {ConfigError} for a wrong value of the pipeline, {DataError} for files that cannot be read as declared,
  *    {TextError} for processor files that do not fit */
 export async function checkPipeline(pipeline: Pipeline, sinks: Sinks): Promise<Processor> {
@@ -40,8 +41,8 @@ function checkModelFolder(path: string): void {
     : 'which does not exist';
   throw new ConfigError({
     where: 'model.path',
-    expected: 'a folder with config.json',
+    expected: "a folder with config.json, or a repository of the Hub, 'owner/name'",
     received: `${path}, ${fault}`,
-    remedy: 'correct the path; a model of the Hugging Face Hub has to be downloaded first (hf download)',
+    remedy: 'correct the path',
   });
 }

@@ -35,6 +35,7 @@ export async function saveTraining(
         rng: { cpu: Buffer.from(random).toString('base64') },
         position: { batches: step * learner.accumulation, projectorPending },
         ledger: {},
+        ...(learner.origin && { origin: learner.origin }),
       },
       writeWeights: (beside) => savePretrained(learner.model, beside),
       optimizer: optimizerOf(learner).namedState(namesOf(learner)),

@@ -106,6 +106,10 @@ export class Learner {
   get model(): Gemma3n {
     return this.#model;
   }
+  /** Where the model was downloaded from. */
+  get origin(): ModelOptions['origin'] {
+    return this.#spec.model.origin;
+  }
   get state(): LearnerState {
     return this.#state;
   }

@@ -1,13 +1,16 @@
 // The model and step parts of a pipeline: plain options that cross to the device thread as they are.
 
+import type { Origin } from '../hub/index.js';
 import { definePart, part } from '../parts.js';
 import { z } from '../schema.js';
 import type { AdamWOptions } from '../optim/index.js';
 import type { ScheduleOptions } from '../optim/index.js';
 
 const MODEL = z.strictObject({
-  /** Folder with config.json, weights and processor files. */
+  /** Folder with config.json, weights and processor files, or a repository of the Hub. */
   path: z.string().min(1),
+  /** Branch, tag or commit of a repository; a folder has no other. A run that is continued stays with its commit. */
+  revision: z.string().min(1).optional(),
   dtype: z.enum(['float32', 'bfloat16']).default('float32'),
   device: z.string().default('cpu'),
   /** Parts or globs of parameters that do not learn. */
@@ -18,12 +21,16 @@ const MODEL = z.strictObject({
   projector: z.enum(['pretrained', 'whitened']).default('pretrained'),
 });
 
-export type ModelOptions = z.output<typeof MODEL> & { readonly kind: string };
+export type ModelOptions = z.output<typeof MODEL> & {
+  readonly kind: string;
+  /** Where `path` was downloaded from; set by the run. */
+  readonly origin?: Origin;
+};
 
 const modelPart = definePart({ role: 'model', kind: 'gemma3n', schema: MODEL, create: (options) => options });
 
 /** The model of a job: `gemma3n('fixtures/tiny-gemma3n', { freeze: ['vision'] })`.
- *  @param path a folder in Hugging Face's layout */
+ *  @param path a folder in Hugging Face's layout, or a repository of the Hub: 'google/gemma-3n-E2B-it' */
 export function gemma3n(path: string, options: Omit<z.input<typeof MODEL>, 'path'> = {}) {
   return modelPart({ path, ...options });
 }

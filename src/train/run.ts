@@ -3,8 +3,10 @@
 import { TrainError, messageOf } from '../errors.js';
 import { make } from '../parts.js';
 import { checkPipeline } from './check.js';
+import type { DownloadProgress } from '../hub/index.js';
 import type { EndEvent, Outcome } from './events.js';
 import type { LearnerFacts } from './learner.js';
+import { withModelFolder } from './model-folder.js';
 import { checkpointToResume, makeOutFolder, putAside } from './out-folder.js';
 import type { Pipeline } from './pipeline.js';
 import { RunDevice } from './run-device.js';
@@ -21,6 +23,8 @@ export interface RunOptions {
   readonly sinks?: readonly Sink[];
   readonly signal: AbortSignal;
   readonly log: (line: string) => void;
+  /** Told how far the download of a model is. */
+  readonly onDownload?: (progress: DownloadProgress) => void;
 }
 
 export interface RunResult {
@@ -31,9 +35,15 @@ export interface RunResult {
 /** Runs a decoded pipeline; without a `step`, only the sinks that evaluate have work.
  *  @throws {ConfigError} for what is wrong with the pipeline and known before the run
  *  @throws the run's failure, after every sink was ended; on an aborted signal the signal's reason, after a checkpoint */
-export async function runPipeline(pipeline: Pipeline, options: RunOptions): Promise<RunResult> {
-  const { outDir, signal } = options;
+export async function runPipeline(declared: Pipeline, options: RunOptions): Promise<RunResult> {
+  const { outDir, signal, onDownload } = options;
   const startedAt = performance.now();
+  const pipeline = await withModelFolder(declared, {
+    resumeFrom: options.resume ? outDir : undefined,
+    signal,
+    log: options.log,
+    onProgress: onDownload,
+  });
   const sinks = new Sinks([
     ...pipeline.sinks.map((sink) => make(sink, { pipeline })),
     ...(options.sinks ?? []),

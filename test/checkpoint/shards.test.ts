@@ -80,6 +80,24 @@ describe('weights in shards', () => {
     expect(weights.names.length).toBe(4);
     weights.close();
   });
+
+  test('may be links of the Hub cache to blobs that all its repositories share', async () => {
+    const cache = temporaryFolder();
+    const folder = await shardedFolder();
+    const repository = join(cache, 'models--someone--tiny');
+    const snapshot = join(repository, 'snapshots', 'revision');
+    for (const made of [snapshot, join(repository, 'blobs'), join(cache, 'blobs/ab')]) {
+      fs.mkdirSync(made, { recursive: true });
+    }
+    for (const name of fs.readdirSync(folder)) {
+      fs.renameSync(join(folder, name), join(cache, 'blobs/ab', name));
+      fs.symlinkSync(join('../../blobs/ab', name), join(repository, 'blobs', name));
+      fs.symlinkSync(join('../../blobs', name), join(snapshot, name));
+    }
+    const weights = openWeights(snapshot);
+    expect(weights.names.length).toBe(4);
+    weights.close();
+  });
 });
 
 describe('a CheckpointError says', () => {

@@ -52,15 +52,15 @@ describe('before a run', () => {
   });
 
   it("the model's folder must be one", async () => {
-    const expected = 'ConfigError: model.path: expected a folder with config.json, received';
-    const remedy =
-      'correct the path; a model of the Hugging Face Hub has to be downloaded first (hf download)';
+    const expected =
+      "ConfigError: model.path: expected a folder with config.json, or a repository of the Hub, 'owner/name', received";
+    const remedy = 'correct the path';
     const empty = temporaryFolder();
     expect(await refusal({ set: [`model.path=${empty}`] })).toBe(
       `${expected} ${empty}, which has none; ${remedy}`,
     );
-    expect(await refusal({ set: ['model.path=google/gemma-3n-E2B-it'] })).toBe(
-      `${expected} google/gemma-3n-E2B-it, which does not exist; ${remedy}`,
+    expect(await refusal({ set: [`model.path=${empty}/none`] })).toBe(
+      `${expected} ${empty}/none, which does not exist; ${remedy}`,
     );
     const file = join(modelFolder(), 'tokenizer.json');
     expect(await refusal({ set: [`model.path=${file}`] })).toBe(
