@@ -98,7 +98,7 @@ export const promptAloneWords = definePart({
         references.set(words, (references.get(words) ?? 0) + 1);
         prompts.set(prompt, references);
       },
-      result() {
+      result(): Record<string, number> {
         let [errors, words] = [0, 0];
         for (const references of prompts.values()) {
           errors += fewestErrors(references);
