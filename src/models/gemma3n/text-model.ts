@@ -114,6 +114,8 @@ export class TextModel extends Module {
             cache,
           }),
         );
+        // Of no use to later layers; a backward pass holds what it needs by itself.
+        if (i > 0) for (const used of Object.values(copies) as Tensor[]) used.dispose();
         copies = result.copies;
         sources.push(result.keysValues);
       }
