@@ -3,12 +3,15 @@
 import type { Batch, NdArray } from '../data/types.js';
 import { type Tensor, adoptArray, scope } from '../tensor/index.js';
 
-/** What the model takes. int64 ids and labels [batch, length]; bool mask; float pixels [images, 3, height, width]. */
+/** What the model takes. int64 ids and labels [batch, length]; bool mask; float pixels [images, 3, height, width], float
+ *  log-mel [clips, frames, melBins] with its bool mask. */
 export interface BatchTensors {
   readonly inputIds: Tensor;
   readonly attentionMask: Tensor;
   readonly labels?: Tensor;
   readonly pixelValues?: Tensor;
+  readonly inputFeatures?: Tensor;
+  readonly inputFeaturesMask?: Tensor;
 }
 
 /** The tensors belong to the scope that this is called in, else to the caller. The batch's arrays must not change
@@ -23,5 +26,7 @@ export function toTensors(batch: Batch, device: string): BatchTensors {
     attentionMask: move(batch.attentionMask, 'bool'),
     ...(batch.labels && { labels: move(batch.labels, 'int64') }),
     ...(batch.pixelValues && { pixelValues: move(batch.pixelValues, 'float32') }),
+    ...(batch.inputFeatures && { inputFeatures: move(batch.inputFeatures, 'float32') }),
+    ...(batch.inputFeaturesMask && { inputFeaturesMask: move(batch.inputFeaturesMask, 'bool') }),
   }));
 }

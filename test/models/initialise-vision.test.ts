@@ -83,7 +83,7 @@ describe('whitenProjector', () => {
       const diagonal = Array.from({ length: size }, (_, i) => flat[i * size + i] ?? 0);
       const sorted = [...diagonal].sort((a, b) => b - a);
       expect(sorted[0]).toBeLessThan(1.05);
-      expect(sorted[11]).toBeGreaterThan(0.95); // the last ones lie below the floor
+      expect(sorted[10]).toBeGreaterThan(0.95); // the last ones lie below the floor
       const off = Math.max(...Array.from(flat, (x, i) => (i % (size + 1) === 0 ? 0 : Math.abs(x))));
       expect(off).toBeLessThan(0.05);
     });

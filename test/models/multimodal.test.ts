@@ -149,12 +149,7 @@ describe('a model with images', () => {
     expect(run([[image], [5]])).toEqual([2, 1, 96]);
   });
 
-  test('refuses audio features, and pixels of another shape', () => {
-    const inputIds = tensor(BigInt64Array.of(2n, 5n), [1, 2]);
-    expect(() => model.forward({ inputIds, inputFeatures: zeros([1, 8, 16]) })).toThrow(
-      'inputFeatures: expected no audio: this model has no tower for them, received [1, 8, 16]; ' +
-        'load a checkpoint that has one, or leave them out',
-    );
+  test('refuses pixels of another shape', () => {
     expect(() => model.imageFeatures(zeros([3, 32, 32]))).toThrow(
       'pixelValues: expected [images, 3, height, width], received [3, 32, 32]; ' +
         'prepare the images with the processor of this model',
@@ -198,12 +193,6 @@ describe('a model with images', () => {
     step();
     step();
     expect(liveTensors()).toBe(before);
-  });
-
-  test('holds the audio weights frozen, under the names of the checkpoint', () => {
-    const audio = [...model.namedParameters()].filter(([name]) => name.startsWith('model.audio_tower.'));
-    expect(audio.length).toBe(27);
-    expect(audio.every(([, parameter]) => !parameter.requiresGrad)).toBe(true);
   });
 });
 

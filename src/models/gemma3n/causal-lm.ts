@@ -24,7 +24,9 @@ export interface ModelInputs {
   readonly perLayerInputs?: Tensor | undefined;
   /** float32 [images, 3, height, width], all images of the batch in the order of their placeholders. */
   readonly pixelValues?: Tensor | undefined;
+  /** float32 [clips, frames, melBins], log-mel of all clips of the batch in the order of their placeholders. */
   readonly inputFeatures?: Tensor | undefined;
+  /** [clips, frames], bool or int: true or 1 on real frames; by default all are. */
   readonly inputFeaturesMask?: Tensor | undefined;
 }
 

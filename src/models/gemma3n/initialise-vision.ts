@@ -3,7 +3,6 @@
 
 import type { Module } from '../../nn/index.js';
 import { type Tensor, noGrad, op, scope, tensor } from '../../tensor/index.js';
-import { AudioWeights } from './audio-weights.js';
 import { MultiQueryAttention2d } from './mobilenet-blocks.js';
 import { Conv2d, LayerScale2d, RmsNorm2d } from './mobilenet-layers.js';
 
@@ -13,7 +12,7 @@ const uniform_ = op('aten::uniform_');
 /** Of the one bias that the tower has. */
 const STEM_BIAS_STD = 0.5;
 
-/** Fills every layer of image towers below `root`, and held audio weights, from the engine's generator: seed it before.
+/** Fills every layer of image towers below `root` from the engine's generator: seed it before.
  *
  *  Convolutions are normal with variance 2 / fan-in; those of attention Xavier-uniform, as timm's. Depthwise ones are a
  *  Gaussian blur of sum 1, all alike: a linear probe then reads the colour of easy-VQA's shapes off the features of 0.97
@@ -28,7 +27,6 @@ export function initialiseVision(root: Module): void {
         if (module instanceof Conv2d) fillConvolution(module);
         else if (module instanceof RmsNorm2d) module.weight.fill_(1);
         else if (module instanceof LayerScale2d) module.gamma.fill_(module.initialValue);
-        else if (module instanceof AudioWeights) fillAudio(module);
       }
       for (const attention of modules.filter((module) => module instanceof MultiQueryAttention2d)) {
         for (const [, module] of attention.namedModules()) {
@@ -65,12 +63,4 @@ function fillXavier(weight: Tensor): void {
   const [outChs = 1, inChs = 1, height = 1, width = 1] = weight.shape;
   const bound = Math.sqrt(6 / ((inChs + outChs) * height * width));
   uniform_(weight, -bound, bound);
-}
-
-function fillAudio(audio: AudioWeights): void {
-  for (const [name, weight] of audio.weights()) {
-    if (/norm\.weight$/.test(name)) weight.fill_(1);
-    else if (name.endsWith('per_dim_scale')) weight.zero_();
-    else normal_(weight, 0, 0.02);
-  }
 }

@@ -1,4 +1,4 @@
-// Random weights for everything but the image tower, scaled so that a small model learns from scratch. The reference's
+// Random weights for everything but the towers' convolutions, scaled so that a small model learns from scratch. The reference's
 // own draw (normal 0.02 everywhere, output scales of zero) leaves a layer's result too faint to reach the logits.
 
 import { Embedding, Linear, type Module, RmsNorm } from '../../nn/index.js';
@@ -12,14 +12,18 @@ const normal_ = op('aten::normal_');
 const ALTUP_COEF_STD = 0.02;
 
 /** Fills every linear, embedding, norm and AltUp below `root` in order, from the engine's generator: seed it before.
+ *  @param except a module below it that is left as it is, with all below that
  *
  *  Linears are normal with variance 1 / fan-in. Embeddings are normal with variance 1 / size, so that the factor
  *  sqrt(size) of the forward gives them variance 1. Norms are 1, the queries' 1/sqrt(headDim): Gemma 3n's attention has
  *  no scale of its own, and sharp attention at the start learns nothing. AltUp's output scale is 1. */
-export function initialise(root: Module): void {
+export function initialise(root: Module, except?: Module): void {
   noGrad(() =>
     scope(() => {
-      const modules = Array.from(root.namedModules(), ([, module]) => module);
+      const left = new Set(Array.from(except?.namedModules() ?? [], ([, module]) => module));
+      const modules = Array.from(root.namedModules(), ([, module]) => module).filter(
+        (module) => !left.has(module),
+      );
       for (const module of modules) {
         if (module instanceof Linear) {
           fill(module.weight, module.weight.shape[1] ?? 1);

@@ -1,19 +1,26 @@
-// Gemma3nForConditionalGeneration: the text tower with images among its tokens. Ids of three vocabularies (text, then
-// vision's and audio's hard tokens) become embeddings; image features take the places of their placeholders.
-// Leaves out: the audio tower, whose weights are held unchanged.
+// Gemma3nForConditionalGeneration: the text tower with images and sound among its tokens. Ids of three vocabularies (text,
+// then vision's and audio's hard tokens) become embeddings; features of media take the places of their placeholders.
 
-import { ConfigError } from '../../errors.js';
+import { ConfigError, ModelError } from '../../errors.js';
 import { Linear, Module } from '../../nn/index.js';
-import { type Tensor, op, scope, tensor, where } from '../../tensor/index.js';
+import { type Tensor, cat, full, op, scope, tensor, where } from '../../tensor/index.js';
+import { type AudioFrames, AudioTower } from './audio.js';
 import { decodeAudioConfig } from './audio-config.js';
-import { AudioWeights } from './audio-weights.js';
 import { CausalLm, type Embedded, type ModelInputs } from './causal-lm.js';
 import type { Gemma3nConfig } from './config.js';
 import { MultimodalEmbedder } from './embedder.js';
 import { Gemma3nText } from './gemma3n-text.js';
 import { initialise } from './initialise.js';
+import { initialiseAudio } from './initialise-audio.js';
 import { initialiseVision } from './initialise-vision.js';
-import { type HardRange, type HostIds, anyInRange, hostIds, imagePositions } from './placeholders.js';
+import {
+  type HardRange,
+  type HostIds,
+  type Medium,
+  anyInRange,
+  hostIds,
+  placeholderPositions,
+} from './placeholders.js';
 import { TextModel } from './text-model.js';
 import { decodeVisionConfig } from './vision-config.js';
 import { VisionTower } from './vision.js';
@@ -24,22 +31,25 @@ export type Gemma3n = CausalLm;
 
 /** The model that a configuration describes, its weights uninitialised: load a checkpoint, or call
  *  `initialiseGemma3n`. dtype and device are those of `withDefaults`.
- *  @throws {ConfigError} when the image tower cannot be built, or does not fit the rest */
+ *  @throws {ConfigError} when a tower cannot be built, or does not fit the rest */
 export function createGemma3n(config: Gemma3nConfig): Gemma3n {
   return config.kind === 'text' ? new Gemma3nText(config) : new Gemma3nMultimodal(config);
 }
 
-/** Fills a new model with random weights from the engine's generator: seed it before. */
+/** Fills a new model with random weights from the engine's generator: seed it before. Audio comes last: text and images
+ *  start from the same weights, whatever tower there is for sound. */
 export function initialiseGemma3n(model: Gemma3n): void {
-  initialise(model);
+  const audioTower = model instanceof Gemma3nMultimodal ? model.model.audioTower : undefined;
+  initialise(model, audioTower);
   initialiseVision(model);
+  if (audioTower) initialiseAudio(audioTower);
 }
 
 /** The towers, under the names of the checkpoint: `model.language_model`, `model.vision_tower`, ... */
 export class Towers extends Module {
   readonly visionTower: VisionTower | undefined;
   readonly languageModel: TextModel;
-  readonly audioTower: AudioWeights | undefined;
+  readonly audioTower: AudioTower | undefined;
   readonly embedVision: MultimodalEmbedder | undefined;
   readonly embedAudio: MultimodalEmbedder | undefined;
 
@@ -51,7 +61,7 @@ export class Towers extends Module {
     const { hiddenSize } = config.text;
     this.visionTower = vision && new VisionTower(vision);
     this.languageModel = new TextModel(config.text);
-    this.audioTower = audio && new AudioWeights(audio);
+    this.audioTower = audio && new AudioTower(audio);
     this.embedVision = vision && new MultimodalEmbedder(vision, hiddenSize);
     this.embedAudio = audio && new MultimodalEmbedder(audio, hiddenSize);
   }
@@ -61,10 +71,26 @@ const indexCopy = op('aten::index_copy');
 
 export class Gemma3nMultimodal extends CausalLm {
   readonly model: Towers;
+  readonly #image: Medium;
+  readonly #clip: Medium;
 
   constructor(config: Gemma3nConfig) {
     super(config);
     this.model = new Towers(config);
+    this.#image = {
+      name: 'image',
+      unit: ['image', 'images'],
+      input: 'pixelValues',
+      tokenId: config.imageTokenId,
+      softTokens: config.visionSoftTokensPerImage,
+    };
+    this.#clip = {
+      name: 'audio',
+      unit: ['clip', 'clips'],
+      input: 'inputFeatures',
+      tokenId: config.audioTokenId,
+      softTokens: config.audioSoftTokensPerImage,
+    };
     const { visionTower } = this.model;
     if (visionTower && visionTower.numSoftTokens !== config.visionSoftTokensPerImage) {
       const [height, width] = visionTower.config.tower.msfaOutputResolution;
@@ -96,30 +122,67 @@ export class Gemma3nMultimodal extends CausalLm {
     });
   }
 
-  protected override embed({ inputIds, pixelValues, inputFeatures }: ModelInputs): Embedded {
-    if (!inputIds) throw new Error('checked by CausalLm');
-    if (inputFeatures) this.audioFeatures(inputFeatures);
+  /** Sound as the text tower takes it. Where the tower is frozen, nothing of it is kept for a backward pass.
+   *  @param inputFeatures [clips, inputFrames, melBins], log-mel as the processor makes it
+   *  @param inputFeaturesMask [clips, inputFrames], true on real frames; by default all are
+   *  @returns features [clips, frames, hidden], 0 on padding, and their mask [clips, frames], true on real frames
+   *  @throws {ModelError} when a shape is another, a clip is padding alone, or this model has no audio tower */
+  override audioFeatures(inputFeatures: Tensor, inputFeaturesMask?: Tensor): AudioFrames {
+    const { audioTower, embedAudio } = this.model;
+    if (!audioTower || !embedAudio) return super.audioFeatures(inputFeatures);
     return scope(() => {
-      const ids = hostIds(inputIds);
-      const places = this.#imagePlaces(ids, pixelValues);
-      let inputsEmbeds = this.#embedWords(inputIds, ids);
-      if (pixelValues && places.length > 0) {
-        const { shape, device, dtype } = inputsEmbeds;
-        const hidden = shape[2] ?? 1;
-        const features = this.imageFeatures(pixelValues).to(dtype).view([-1, hidden]);
-        const rows = tensor(places, [places.length], 'int64', device);
-        inputsEmbeds = indexCopy(inputsEmbeds.view([-1, hidden]), 0, rows, features).view(shape);
-      }
-      return { inputsEmbeds, perLayerInputs: this.languageModel.perLayerInputs(inputIds) };
+      const { features, mask } = audioTower.forward(inputFeatures, inputFeaturesMask);
+      return { features: embedAudio.embedSoft(features), mask };
     });
   }
 
-  /** A single token a row may be a placeholder that the model itself wrote; a prompt's must have their images. */
-  #imagePlaces(ids: HostIds, pixelValues: Tensor | undefined): BigInt64Array {
-    const { imageTokenId, visionSoftTokensPerImage } = this.config;
-    const numImages = pixelValues?.shape[0] ?? 0;
-    if (numImages === 0 && ids.length === 1) return new BigInt64Array();
-    return imagePositions(ids, imageTokenId, visionSoftTokensPerImage, numImages);
+  protected override embed(inputs: ModelInputs): Embedded {
+    const { inputIds, pixelValues, inputFeatures, inputFeaturesMask } = inputs;
+    if (!inputIds) throw new Error('checked by CausalLm');
+    if (inputFeaturesMask && !inputFeatures) {
+      throw new ModelError({
+        where: 'inputFeaturesMask',
+        expected: 'inputFeatures beside it',
+        received: 'none',
+        remedy: 'give both, or neither',
+      });
+    }
+    return scope(() => {
+      const ids = hostIds(inputIds);
+      const imagePlaces = places(ids, this.#image, pixelValues);
+      const clipPlaces = places(ids, this.#clip, inputFeatures);
+      let embeds = this.#embedWords(inputIds, ids);
+      if (pixelValues && imagePlaces.length > 0) {
+        embeds = putInto(embeds, imagePlaces, this.imageFeatures(pixelValues));
+      }
+      if (inputFeatures && clipPlaces.length > 0) {
+        embeds = putInto(embeds, clipPlaces, this.#softTokens(inputFeatures, inputFeaturesMask));
+      }
+      return { inputsEmbeds: embeds, perLayerInputs: this.languageModel.perLayerInputs(inputIds) };
+    });
+  }
+
+  /** A clip's features at its placeholders. Those without a real frame take the last hard token's embedding.
+   *  @returns [clips, softTokens, hidden] */
+  #softTokens(inputFeatures: Tensor, inputFeaturesMask: Tensor | undefined): Tensor {
+    const { embedAudio } = this.model;
+    const { features, mask } = this.audioFeatures(inputFeatures, inputFeaturesMask);
+    if (!embedAudio) throw new Error('audioFeatures needs it');
+    const [clips = 0, frames = 0, hidden = 0] = features.shape;
+    const { softTokens } = this.#clip;
+    if (frames > softTokens) {
+      throw new ModelError({
+        where: 'inputFeatures',
+        expected: `clips of at most ${softTokens} frames past the tower, one a placeholder`,
+        received: `${frames}, from ${inputFeatures.shape[1]} frames`,
+        remedy: 'cut the clips, as the processor of this model does',
+      });
+    }
+    const { vocabOffset, vocabSize } = embedAudio.config;
+    const last = full([1, 1], vocabOffset + vocabSize - 1, { dtype: 'int64', device: features.device });
+    const filler = embedAudio.embedHard(last);
+    const filled = where(mask.unsqueeze(-1), features, filler);
+    return cat([filled, filler.expand([clips, softTokens - frames, hidden])], 1);
   }
 
   /** Embeddings of ids, each by the vocabulary that it belongs to. */
@@ -133,6 +196,23 @@ export class Gemma3nMultimodal extends CausalLm {
     if (embedAudio) embeds = embedHardTokens(embeds, inputIds, ids, embedAudio, 'audio', Infinity);
     return embeds;
   }
+}
+
+/** Flat positions of a medium's placeholders. A single token a row may be a placeholder that the model itself wrote; a
+ *  prompt's must have their media. */
+function places(ids: HostIds, medium: Medium, input: Tensor | undefined): BigInt64Array {
+  const count = input?.shape[0] ?? 0;
+  if (count === 0 && ids.length === 1) return new BigInt64Array();
+  return placeholderPositions(ids, medium, count);
+}
+
+/** `embeds` [batch, length, hidden] with features [media, softTokens, hidden] at flat positions. */
+function putInto(embeds: Tensor, positions: BigInt64Array, features: Tensor): Tensor {
+  const { shape, device, dtype } = embeds;
+  const hidden = shape[2] ?? 1;
+  const rows = tensor(positions, [positions.length], 'int64', device);
+  const flat = features.to(dtype).view([-1, hidden]);
+  return indexCopy(embeds.view([-1, hidden]), 0, rows, flat).view(shape);
 }
 
 /** `embeds` with a modality's own embeddings where the id is one of its words. */

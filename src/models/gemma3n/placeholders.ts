@@ -1,4 +1,4 @@
-// Which positions of a batch stand for images, and which are hard tokens of another modality. Read on the host: the
+// Which positions of a batch stand for images or clips, and which are hard tokens of another modality. Read on the host: the
 // counts decide whether a batch is sound at all.
 
 import { ModelError } from '../../errors.js';
@@ -17,43 +17,55 @@ export function hostIds(inputIds: Tensor): HostIds {
   return { ids: inputIds.toTypedArray(), batch, length };
 }
 
-/** Flat positions of the image placeholders, row by row.
- *  @param numImages 0 when the batch has none
- *  @throws {ModelError} naming the row whose placeholders are no whole images, or the rows' sum when it is not as many
- *          images as there are */
-export function imagePositions(
+/** Media whose features take the places of placeholders. */
+export interface Medium {
+  /** 'image', 'audio' */
+  readonly name: string;
+  /** One of them, and several. */
+  readonly unit: readonly [string, string];
+  /** The input that holds them. */
+  readonly input: string;
+  readonly tokenId: number;
+  /** Placeholders that stand for one of them. */
+  readonly softTokens: number;
+}
+
+/** Flat positions of a medium's placeholders, row by row.
+ *  @param count of images, or clips, in the batch
+ *  @throws {ModelError} naming the row whose placeholders are no whole number of them, or the rows' sum when it is not
+ *          as many as there are */
+export function placeholderPositions(
   { ids, batch, length }: HostIds,
-  imageTokenId: number,
-  softTokens: number,
-  numImages: number,
+  { name, unit, input, tokenId, softTokens }: Medium,
+  count: number,
 ): BigInt64Array {
+  const [one, several] = unit;
+  const an = (noun: string): string => `${/^[aeiou]/.test(noun) ? 'an' : 'a'} ${noun}`;
   const positions: bigint[] = [];
-  const imagesOfRow: number[] = [];
+  const placesOfRow: number[] = [];
   for (let row = 0; row < batch; row++) {
     const before = positions.length;
     for (let i = row * length; i < (row + 1) * length; i++) {
-      if (Number(ids[i]) === imageTokenId) positions.push(BigInt(i));
+      if (Number(ids[i]) === tokenId) positions.push(BigInt(i));
     }
-    const count = positions.length - before;
-    if (count % softTokens !== 0) {
+    const places = positions.length - before;
+    if (places % softTokens !== 0) {
       throw new ModelError({
         where: `inputIds: row ${row}`,
-        expected: `a multiple of ${softTokens} image placeholders (token ${imageTokenId}), ${softTokens} an image`,
-        received: String(count),
-        remedy: 'check that encoding expands each image, and that nothing cuts the row short',
+        expected: `a multiple of ${softTokens} ${name} placeholders (token ${tokenId}), ${softTokens} ${an(one)}`,
+        received: String(places),
+        remedy: `check that encoding expands each ${one}, and that nothing cuts the row short`,
       });
     }
-    imagesOfRow.push(count / softTokens);
+    placesOfRow.push(places);
   }
-  if (positions.length !== numImages * softTokens) {
-    const rows = imagesOfRow.flatMap((count, row) =>
-      count > 0 ? [`row ${row}: ${count * softTokens}`] : [],
-    );
+  if (positions.length !== count * softTokens) {
+    const rows = placesOfRow.flatMap((places, row) => (places > 0 ? [`row ${row}: ${places}`] : []));
     throw new ModelError({
-      where: 'inputIds: image placeholders',
-      expected: `${numImages * softTokens}, ${softTokens} for each of ${numImages} images in pixelValues`,
+      where: `inputIds: ${name} placeholders`,
+      expected: `${count * softTokens}, ${softTokens} for each of ${count} ${several} in ${input}`,
       received: `${positions.length}${rows.length > 0 ? ` (${rows.slice(0, 16).join(', ')})` : ''}`,
-      remedy: 'give one image for each that the chat template names, in the order of the rows',
+      remedy: `give one ${one} for each that the chat template names, in the order of the rows`,
     });
   }
   return BigInt64Array.from(positions);
