@@ -18,7 +18,13 @@ export const PROCESSOR_FILES = [
   'processor_config.json',
 ] as const;
 
-type Json = Readonly<Record<string, unknown>>;
+export type Json = Readonly<Record<string, unknown>>;
+
+/** A part's configuration, and the file that holds it. */
+export interface ConfigFile {
+  readonly config: Json;
+  readonly where: string;
+}
 
 export interface ProcessorFiles {
   /** tokenizer.json */
@@ -27,15 +33,20 @@ export interface ProcessorFiles {
   readonly tokenizerConfig: Json;
   /** The chat template's source, and the file that holds it. */
   readonly template?: { readonly source: string; readonly where: string };
-  /** The image processor's configuration, and the file that holds it. */
-  readonly image?: { readonly config: Json; readonly where: string };
+  /** The image processor's configuration. */
+  readonly image?: ConfigFile;
+  /** The audio feature extractor's. */
+  readonly audio?: ConfigFile;
   /** processor_config.json */
   readonly processor: Json;
+  /** config.json, the model's, where the folder has it. */
+  readonly model?: ConfigFile;
 }
 
-/** Reads a folder. @throws {TextError} when there is no tokenizer.json in it, or a file is not JSON */
+/** Reads a folder.
+ *  @throws {TextError} when there is no tokenizer.json in it, a file is not JSON, or one is of another model's processor */
 export async function readProcessorFiles(folder: string): Promise<ProcessorFiles> {
-  const [tokenizer, config, map, template, templateJson, preprocessor, processor] = await Promise.all([
+  const [tokenizer, config, map, template, templateJson, preprocessor, processor, model] = await Promise.all([
     readJson(folder, 'tokenizer.json'),
     readJson(folder, 'tokenizer_config.json'),
     readJson(folder, 'special_tokens_map.json'),
@@ -43,6 +54,7 @@ export async function readProcessorFiles(folder: string): Promise<ProcessorFiles
     readJson(folder, 'chat_template.json'),
     readJson(folder, 'preprocessor_config.json'),
     readJson(folder, 'processor_config.json'),
+    readJson(folder, 'config.json'),
   ]);
   if (tokenizer === undefined) {
     throw new TextError({
@@ -59,16 +71,60 @@ export async function readProcessorFiles(folder: string): Promise<ProcessorFiles
     [defaultTemplate(config?.['chat_template']), 'tokenizer_config.json'],
   ];
   const found = sources.find(([source]) => typeof source === 'string');
-  const nested = processor?.['image_processor'] as Json | undefined;
-  const image = nested ?? (preprocessor?.['image_processor_type'] === undefined ? undefined : preprocessor);
-  const imageFile = nested ? 'processor_config.json: image_processor' : 'preprocessor_config.json';
   return {
     tokenizer,
     tokenizerConfig: { ...map, ...config },
-    ...(found ? { template: { source: found[0] as string, where: join(folder, found[1]) } } : {}),
-    ...(image ? { image: { config: image, where: join(folder, imageFile) } } : {}),
+    ...(found && { template: { source: found[0] as string, where: join(folder, found[1]) } }),
+    ...mediaFiles(folder, preprocessor, processor),
     processor: processor ?? {},
+    ...(model && { model: { config: model, where: join(folder, 'config.json') } }),
   };
+}
+
+/** The context that tokenizer_config.json states; some state a number beyond all measure for none. */
+export function contextOf({ model_max_length: length }: Json): number | undefined {
+  return typeof length === 'number' && length >= 1 && length < 1e9 ? Math.floor(length) : undefined;
+}
+
+export function isObject(value: unknown): value is Json {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** What configures images and audio: their own parts of processor_config.json, else preprocessor_config.json.
+ *  @throws {TextError} on another family's processor, whose inputs would be others */
+function mediaFiles(
+  folder: string,
+  preprocessor: Json | undefined,
+  processor: Json | undefined,
+): Pick<ProcessorFiles, 'image' | 'audio'> {
+  const flat = join(folder, 'preprocessor_config.json');
+  const nested = join(folder, 'processor_config.json');
+  checkFamily(preprocessor?.['processor_class'], `${flat}: processor_class`, /^Gemma3nProcessor$/);
+  checkFamily(processor?.['processor_class'], `${nested}: processor_class`, /^Gemma3nProcessor$/);
+  const fileOf = (type: string, ...keys: readonly string[]): ConfigFile | undefined => {
+    for (const key of keys) {
+      const config = processor?.[key];
+      if (isObject(config)) return { config, where: `${nested}: ${key}` };
+    }
+    return preprocessor?.[type] === undefined ? undefined : { config: preprocessor, where: flat };
+  };
+  const image = fileOf('image_processor_type', 'image_processor');
+  const audio = fileOf('feature_extractor_type', 'feature_extractor', 'audio_processor');
+  if (image) {
+    const type = 'image_processor_type';
+    checkFamily(image.config[type], `${image.where}: ${type}`, /^SiglipImageProcessor(Fast|Pil)?$/);
+  }
+  return { ...(image && { image }), ...(audio && { audio }) };
+}
+
+function checkFamily(name: unknown, where: string, family: RegExp): void {
+  if (name === undefined || name === null || family.test(String(name))) return;
+  throw new TextError({
+    where,
+    expected: /\w+/.exec(family.source)![0],
+    received: String(name),
+    remedy: "take all processor files from the Gemma 3n model's own folder",
+  });
 }
 
 /** Older files may hold several templates by name. */
@@ -106,7 +162,7 @@ async function readJson(folder: string, name: string): Promise<Json | undefined>
   } catch (cause) {
     received = messageOf(cause);
   }
-  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Json;
+  if (isObject(value)) return value;
   throw new TextError({
     where: join(folder, name),
     expected: 'a JSON object',

@@ -1,46 +1,28 @@
-// The processor of a model folder: conversations to token ids, labels and pixel values, and ids back to text. Equal to
-// transformers' Gemma3nProcessor, save that text from data never becomes a marker, whatever it spells.
+// The processor of a model folder: conversations to token ids, labels, pixel values and log-mel features, and ids back to
+// text. Equal to transformers' Gemma3nProcessor, save that text from data never becomes a marker, whatever it spells.
 
+import { maxFeatureBytes } from '../audio/index.js';
 import { type Fault, TextError } from '../errors.js';
 import { resolveFolder, type ResolveOptions } from '../hub/index.js';
-import {
-  decodeImage,
-  type ImageSettings,
-  imageSettings,
-  pixelValues,
-  type PixelValues,
-} from '../image/index.js';
 import { ChatTemplate, type TemplateMessage, Tokenizer, unguard } from '../text/index.js';
 import { assistantSpans, labelsOf, type Span } from './labels.js';
-import { readProcessorFiles } from './processor-files.js';
-import type { AudioPart, Example, ImagePart, Role, Sample, TextPart } from './types.js';
+import { featuresOf, pixelsOf } from './media-arrays.js';
+import { AUDIO, checkPlaceholders, clipsIn, IMAGE, imagesIn, type Media, mediaOf, present } from './media.js';
+import type { MessageInput } from './messages.js';
+import { expandPlaceholders } from './placeholders.js';
+import { contextOf, readProcessorFiles } from './processor-files.js';
+import type { Example, Sample } from './types.js';
+import { checkVocabulary } from './vocabulary.js';
 
-/** A turn as callers may write it: text alone as a string; pictures without data where only text is wanted. */
-export interface MessageInput {
-  readonly role: Role;
-  readonly content:
-    | string
-    | readonly (
-        | TextPart
-        | { readonly type: 'image'; readonly image?: ImagePart['image'] }
-        | { readonly type: 'audio'; readonly audio?: AudioPart['audio'] }
-      )[];
-}
+export type { MessageInput };
 
 export interface EncodeOptions {
   /** Ends with the opening of the assistant's turn, for generation. */
   readonly addGenerationPrompt?: boolean;
   /** Gives labels. By default where the conversation has an assistant's turn and no generation prompt is added. */
   readonly labels?: boolean;
-}
-
-/** What an image becomes in the text. */
-interface ImageTokens {
-  readonly settings: ImageSettings;
-  /** The placeholder that the template writes. */
-  readonly placeholder: string;
-  /** What stands for one image: the soft tokens between their markers. */
-  readonly expansion: string;
+  /** A longer conversation is an error; by default the tokenizer's `model_max_length`, where it states one. */
+  readonly maxTokens?: number;
 }
 
 export class Processor {
@@ -52,11 +34,13 @@ export class Processor {
   readonly #markers: readonly string[];
 
   /** @param template none where the folder has none: then only `decode` and the tokenizer work
-   *  @param image none for a text-only model */
+   *  @param media none for a text-only model
+   *  @param maxTokens the context, where the tokenizer states it */
   constructor(
     readonly tokenizer: Tokenizer,
     readonly template: ChatTemplate | undefined,
-    readonly image: ImageTokens | undefined,
+    readonly media: Media = {},
+    readonly maxTokens?: number,
   ) {
     const named = ['bos', 'eos', 'pad', 'unk'].flatMap((name) => {
       const token = tokenizer.named(name);
@@ -75,11 +59,16 @@ export class Processor {
 
   /** Bytes of one image's pixel values; 0 without images, and where images keep their own sizes. */
   get imageBytes(): number {
-    const size = this.image?.settings.size;
+    const size = this.media.image?.settings.size;
     return size ? 3 * size.height * size.width * Float32Array.BYTES_PER_ELEMENT : 0;
   }
 
-  /** The conversation as the model reads it, images as placeholders.
+  /** Bytes of the longest clip's features and mask; 0 without audio. */
+  get clipBytes(): number {
+    return this.media.audio ? maxFeatureBytes(this.media.audio.settings) : 0;
+  }
+
+  /** The conversation as the model reads it, media as placeholders.
    *  @throws {TextError} without a chat template, or when it refuses the conversation */
   applyChatTemplate(
     messages: readonly MessageInput[],
@@ -88,18 +77,19 @@ export class Processor {
     return unguard(this.#render(this.#guarded(messages), addGenerationPrompt));
   }
 
-  /** Token ids of a conversation, with labels (-100 but on the assistant's tokens and the ends of its turns) and pixel values.
-   *  Encoded images are decoded on the way.
-   *  @throws {TextError} when the template refuses the conversation, writes another number of image placeholders than there
-   *    are images, or labels are asked for and nothing is the assistant's
-   *  @throws {ImageError} when an image cannot be decoded */
+  /** Token ids of a conversation, with labels (-100 but on the assistant's tokens and the ends of its turns), pixel values
+   *  and log-mel features. Encoded media are decoded on the way, off the JavaScript thread. What was left out, such as the
+   *  end of a long clip, stands in the example's `notices`.
+   *  @throws {TextError} when the template refuses the conversation, writes another number of placeholders than there are
+   *    media, labels are asked for and nothing is the assistant's, or the conversation is longer than `maxTokens`
+   *  @throws {ImageError} {AudioError} naming the image or clip that cannot be decoded */
   async encode(
     conversation: readonly MessageInput[] | Sample,
-    { addGenerationPrompt = false, labels }: EncodeOptions = {},
+    { addGenerationPrompt = false, labels, maxTokens = this.maxTokens }: EncodeOptions = {},
   ): Promise<Example> {
     const messages: readonly MessageInput[] =
       'messages' in conversation ? conversation.messages : conversation;
-    const images = imagesOf(messages);
+    const [images, clips] = [imagesIn(messages), clipsIn(messages)];
     const turns = this.#guarded(messages);
     const rendered = this.#render(turns, addGenerationPrompt);
     const answered = turns.some(({ role }) => role === 'assistant');
@@ -114,7 +104,7 @@ export class Processor {
     const spans = withLabels
       ? assistantSpans(this.template!, turns, rendered, { addGenerationPrompt, variables: this.#variables })
       : [];
-    const { text, holes, shift } = this.#expand(rendered, images.length);
+    const { text, holes, shift } = this.#expand(rendered, images.length, clips.length);
     const moved = spans.map(({ start, end }) => ({ start: shift(start), end: shift(end) }));
     const stretches = this.tokenizer.encodeStretches(
       text,
@@ -123,13 +113,20 @@ export class Processor {
     );
     const ids = stretches.flatMap((stretch) => stretch.ids);
     const bos = this.#missingBos(ids);
-    const pixels = images.length > 0 ? await this.#pixels(images) : undefined;
+    this.#checkLength(bos.length + ids.length, maxTokens);
+    const { image, audio } = this.media;
+    const [pixels, heard] = await Promise.all([
+      images.length > 0 ? pixelsOf(present(IMAGE, images, this.#where), image!.settings) : undefined,
+      clips.length > 0 ? featuresOf(present(AUDIO, clips, this.#where), audio!.settings) : undefined,
+    ]);
     return {
       inputIds: Int32Array.from([...bos, ...ids]),
-      ...(withLabels
-        ? { labels: Int32Array.from([...bos.map(() => -100), ...labelsOf(stretches, moved, holes)]) }
-        : {}),
-      ...(pixels ? { pixelValues: pixels } : {}),
+      ...(withLabels && {
+        labels: Int32Array.from([...bos.map(() => -100), ...labelsOf(stretches, moved, holes)]),
+      }),
+      ...(pixels && { pixelValues: pixels }),
+      ...(heard && { inputFeatures: heard.features, inputFeaturesMask: heard.mask }),
+      ...(heard && heard.notices.length > 0 && { notices: heard.notices }),
     };
   }
 
@@ -173,64 +170,34 @@ export class Processor {
     });
   }
 
-  /** Writes each image's tokens in its placeholder's stead.
-   *  @returns the text, the stretches that stand for images, and where a position of `rendered` went */
+  /** Writes the media's tokens in their placeholders' stead, as many as there are.
+   *  @returns the text, the stretches that stand for media, and where a position of `rendered` went */
   #expand(
     rendered: string,
     numImages: number,
-  ): { text: string; holes: Span[]; shift: (at: number) => number } {
-    const identity = (at: number): number => at;
-    if (numImages > 0 && !this.image) {
-      throw this.#fault({
-        expected: 'text alone, since the model folder configures no images',
-        received: `${numImages} image${numImages === 1 ? '' : 's'}`,
-        remedy: 'take the processor files of a model that sees, with preprocessor_config.json',
-      });
-    }
-    if (!this.image) return { text: rendered, holes: [], shift: identity };
-    const { placeholder, expansion } = this.image;
-    const pieces = rendered.split(placeholder);
-    if (pieces.length - 1 !== numImages) throw this.#miscounted(pieces.length - 1, numImages);
-    const holes: Span[] = [];
-    let at = 0;
-    for (const piece of pieces.slice(0, -1)) {
-      at += piece.length;
-      holes.push({ start: at, end: at + expansion.length });
-      at += expansion.length;
-    }
-    const grown = expansion.length - placeholder.length;
-    const places = holes.map(({ start }, index) => start - index * grown);
-    const shift = (position: number): number =>
-      position + grown * places.filter((place) => place + placeholder.length <= position).length;
-    return { text: pieces.join(expansion), holes, shift };
-  }
-
-  #miscounted(placeholders: number, numImages: number): TextError {
-    const which =
-      placeholders < numImages
-        ? `image ${placeholders} and what follows it have no placeholder`
-        : `placeholder ${numImages} and what follows it have no image`;
-    return this.#fault({
-      expected: `${numImages} image placeholder${numImages === 1 ? '' : 's'} "${this.image!.placeholder}", one an image`,
-      received: `${placeholders} (${which})`,
-      remedy: 'put images into user turns, as image parts, and check the chat template',
-    });
-  }
-
-  /** Images in order, without data faults. */
-  async #pixels(images: readonly (ImagePart['image'] | undefined)[]): Promise<PixelValues> {
-    const decoded = await Promise.all(
-      images.map(async (image, index) => {
-        if (image instanceof Uint8Array) return decodeImage(image, `image ${index}`);
-        if (image) return image;
-        throw this.#fault({
-          expected: `data for image ${index}`,
-          received: 'an image part without any',
-          remedy: 'pass { type: "image", image: bytes }',
-        });
-      }),
+    numClips: number,
+  ): { text: string; holes: readonly Span[]; shift: (at: number) => number } {
+    const { image, audio } = this.media;
+    const expanded = expandPlaceholders(
+      rendered,
+      [image, audio].filter((medium) => medium !== undefined),
     );
-    return pixelValues(decoded, this.image!.settings);
+    const found = (part: string): number =>
+      expanded.holes.filter(({ medium }) => medium.kind.part === part).length;
+    checkPlaceholders(IMAGE, this.media, found('image'), numImages, this.#where);
+    checkPlaceholders(AUDIO, this.media, found('audio'), numClips, this.#where);
+    return expanded;
+  }
+
+  #checkLength(length: number, maxTokens: number | undefined): void {
+    if (maxTokens === undefined || length <= maxTokens) return;
+    const says = maxTokens === this.maxTokens ? ", the tokenizer's model_max_length" : '';
+    throw new TextError({
+      where: 'encode',
+      expected: `a conversation of at most ${maxTokens} tokens${says}`,
+      received: String(length),
+      remedy: 'shorten it, show fewer media, or raise maxTokens if the model reads that far',
+    });
   }
 
   /** BOS, where neither the template nor the data wrote it and the tokenizer says to. */
@@ -255,60 +222,28 @@ export class Processor {
     }
   }
 
+  /** The file that errors about conversations name. */
+  get #where(): string {
+    return this.template?.where ?? this.tokenizer.where;
+  }
+
   #fault(fault: Omit<Fault, 'where'>): TextError {
-    return new TextError({ where: this.template?.where ?? this.tokenizer.where, ...fault });
+    return new TextError({ where: this.#where, ...fault });
   }
 }
 
 /** Loads the processor of a model folder, or of a repository of the Hub.
  *  @param dirOrRepo holds tokenizer.json, and as the model needs them tokenizer_config.json, a chat template,
  *    preprocessor_config.json and processor_config.json
- *  @throws {TextError} on a missing or damaged file, and when images are configured and the tokenizer has no image token
- *  @throws {ImageError} on image settings that are not supported
+ *  @throws {TextError} on a missing or damaged file, on files of another model's processor, when media are configured and
+ *    the tokenizer has no tokens for them, and when the folder's config.json is of a model with another vocabulary
+ *  @throws {ImageError} {AudioError} on settings that are not supported
  *  @throws {ConfigError} on values of the wrong type */
 export async function loadProcessor(dirOrRepo: string, options: ResolveOptions = {}): Promise<Processor> {
   const folder = await resolveFolder(dirOrRepo, { kind: 'processor', ...options });
   const files = await readProcessorFiles(folder);
   const tokenizer = new Tokenizer(files.tokenizer, files.tokenizerConfig, `${folder}/tokenizer.json`);
+  if (files.model) checkVocabulary(tokenizer, files.model);
   const template = files.template && new ChatTemplate(files.template.source, files.template.where);
-  return new Processor(
-    tokenizer,
-    template,
-    files.image && imageTokens(tokenizer, files.image, files.processor),
-  );
-}
-
-/** A processor_config.json that asks for more is not a model's. */
-const maxSoftTokens = 1 << 16;
-
-function imageTokens(
-  tokenizer: Tokenizer,
-  { config, where }: { readonly config: Readonly<Record<string, unknown>>; readonly where: string },
-  processor: Readonly<Record<string, unknown>>,
-): ImageTokens {
-  const purpose = `${where} configures images`;
-  const soft = tokenizer.requireNamed('image', purpose);
-  const begin = tokenizer.requireNamed('boi', purpose);
-  const end = tokenizer.requireNamed('eoi', purpose);
-  const numSoftTokens = processor['image_seq_length'] ?? 256;
-  const isCount = typeof numSoftTokens === 'number' && Number.isInteger(numSoftTokens);
-  if (!isCount || numSoftTokens < 1 || numSoftTokens > maxSoftTokens) {
-    throw new TextError({
-      where: 'processor_config.json: image_seq_length',
-      expected: `the number of soft tokens of an image, 1 to ${maxSoftTokens}`,
-      received: JSON.stringify(numSoftTokens),
-      remedy: "use the model's own processor_config.json",
-    });
-  }
-  return {
-    settings: imageSettings(config, where),
-    placeholder: soft.content,
-    expansion: `\n\n${begin.content}${soft.content.repeat(numSoftTokens)}${end.content}\n\n`,
-  };
-}
-
-function imagesOf(messages: readonly MessageInput[]): (ImagePart['image'] | undefined)[] {
-  return messages.flatMap(({ content }) =>
-    typeof content === 'string' ? [] : content.flatMap((part) => (part.type === 'image' ? [part.image] : [])),
-  );
+  return new Processor(tokenizer, template, mediaOf(tokenizer, files), contextOf(files.tokenizerConfig));
 }

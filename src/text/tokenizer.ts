@@ -193,7 +193,7 @@ export class Tokenizer {
     if (token) return token;
     throw new TextError({
       where: this.where,
-      expected: `${name === 'image' ? 'the image token' : `a token named ${name}_token`} (${purpose})`,
+      expected: `${name === 'image' || name === 'audio' ? `the ${name} token` : `a token named ${name}_token`} (${purpose})`,
       received: `none among its ${this.addedTokens.length} added tokens`,
       remedy: `take all tokenizer files from the same model's folder; tokenizer_config.json names it as "${name}_token"`,
     });

@@ -1,0 +1,56 @@
+// Pictures and clips to the arrays that the towers take. What is still encoded is decoded on the way.
+
+import {
+  type AudioFeatures,
+  audioFeaturesInThread,
+  decodeAudio,
+  type FeatureSettings,
+} from '../audio/index.js';
+import { decodeImage, type ImageSettings, pixelValues, type PixelValues } from '../image/index.js';
+import type { AudioPart, DecodedAudio, DecodedImage, ImagePart } from './types.js';
+
+/** What decoding a clip needs to know of the model. */
+export interface Hearing {
+  readonly sampleRateHz: number;
+  readonly maxSeconds: number;
+}
+
+/** What a model hears of a clip. */
+export function hearingOf({ sampleRateHz, maxSamples }: FeatureSettings): Hearing {
+  return { sampleRateHz, maxSeconds: maxSamples / sampleRateHz };
+}
+
+/** Pixels of a picture, off the JavaScript thread. @throws {ImageError} naming it */
+export async function decodedImage(image: ImagePart['image'], index: number): Promise<DecodedImage> {
+  return image instanceof Uint8Array ? decodeImage(image, `image ${index}`) : image;
+}
+
+/** Samples of a clip, off the JavaScript thread.
+ *  @throws {AudioError} naming it; the signal's reason when it is aborted */
+export async function decodedAudio(
+  clip: AudioPart['audio'],
+  index: number,
+  hearing: Partial<Hearing> = {},
+  signal?: AbortSignal,
+): Promise<DecodedAudio> {
+  if (!(clip instanceof Uint8Array)) return clip;
+  return decodeAudio(clip, `clip ${index}`, { ...hearing, ...(signal && { signal }) });
+}
+
+/** Pixel values of pictures in their order. */
+export async function pixelsOf(
+  images: readonly ImagePart['image'][],
+  settings: ImageSettings,
+): Promise<PixelValues> {
+  return pixelValues(await Promise.all(images.map(decodedImage)), settings);
+}
+
+/** Log-mel features of clips in their order. */
+export async function featuresOf(
+  clips: readonly AudioPart['audio'][],
+  settings: FeatureSettings,
+): Promise<AudioFeatures> {
+  const hearing = hearingOf(settings);
+  const decoded = await Promise.all(clips.map((clip, index) => decodedAudio(clip, index, hearing)));
+  return audioFeaturesInThread(decoded, settings);
+}
