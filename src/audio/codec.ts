@@ -69,6 +69,8 @@ function matroskaCodec(bytes: Uint8Array): string | undefined {
   const head = Buffer.from(bytes.buffer, bytes.byteOffset, Math.min(bytes.length, 2 ** 16)).toString(
     'latin1',
   );
-  const id = /A_[A-Z0-9]{2,}(?:\/[A-Z0-9]+)?/.exec(head)?.[0];
+  // The element CodecID: its mark, its length in one byte, its text.
+  const [, length, text] = /\x86([\x82-\xa0])(A_[A-Z0-9_/]+)/.exec(head) ?? [];
+  const id = length && text?.slice(0, length.charCodeAt(0) & 0x7f);
   return id && (matroskaCodecs[id.split('/')[0]!] ?? id);
 }

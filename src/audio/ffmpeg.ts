@@ -5,7 +5,7 @@
 
 import { spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AudioError } from '../errors.js';
 import { which } from '../native/program.js';
@@ -25,6 +25,40 @@ const MAX_WAV_BYTES = 2 ** 29;
 const MAX_ALLOCATION_BYTES = 2 ** 28;
 const KEPT_STDERR = 2 ** 16;
 
+/** So many processes at a time, however many clips are asked for. */
+class Turns {
+  readonly #waiting: (() => void)[] = [];
+  #free: number;
+
+  constructor(places: number) {
+    this.#free = places;
+  }
+
+  async take(signal: AbortSignal | undefined): Promise<void> {
+    if (this.#free > 0) return void (this.#free -= 1);
+    await new Promise<void>((resolve, reject) => {
+      const leave = (): void => {
+        this.#waiting.splice(this.#waiting.indexOf(enter), 1);
+        reject(signal?.reason as Error);
+      };
+      const enter = (): void => {
+        signal?.removeEventListener('abort', leave);
+        resolve();
+      };
+      signal?.addEventListener('abort', leave, { once: true });
+      this.#waiting.push(enter);
+    });
+  }
+
+  give(): void {
+    const next = this.#waiting.shift();
+    if (next) next();
+    else this.#free += 1;
+  }
+}
+
+const turns = new Turns(Math.min(4, availableParallelism()));
+
 /** Where ffmpeg is; undefined where it is not. */
 export function findFfmpeg(): string | undefined {
   return which(['ffmpeg']);
@@ -34,6 +68,19 @@ export function findFfmpeg(): string | undefined {
  *  @returns the clip as WAV, a little longer than asked for, and the length of the whole where ffmpeg knows it
  *  @throws {AudioError} when ffmpeg finds no sound or a fault @throws the signal's reason when it is aborted */
 export async function extractWav(
+  ffmpeg: string,
+  bytes: Uint8Array,
+  request: FfmpegRequest,
+): Promise<{ wav: Uint8Array; seconds: number | undefined }> {
+  await turns.take(request.signal);
+  try {
+    return await extract(ffmpeg, bytes, request);
+  } finally {
+    turns.give();
+  }
+}
+
+async function extract(
   ffmpeg: string,
   bytes: Uint8Array,
   request: FfmpegRequest,
@@ -133,7 +180,10 @@ function durationIn(said: string): number | undefined {
 /** The last line that is about the input. */
 function faultIn(said: string, input: string): string {
   if (/Stream map '0:a:0' matches no streams/.test(said)) return 'no stream of sound';
-  const lines = said.replaceAll(input, 'the clip').split('\n');
+  const lines = said
+    .replaceAll(input, 'the clip')
+    .replace(/\[[^\]]* @ 0x[0-9a-f]+\] /g, '')
+    .split('\n');
   const fault = lines
     .filter((line) => /error|invalid|could not|not found|unknown|truncat|partial/i.test(line))
     .at(0);

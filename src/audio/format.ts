@@ -78,7 +78,7 @@ export function sniff(bytes: Uint8Array): Sniffed {
   for (const [found, offset, magic] of others) {
     if (startsWith(head, magic, offset)) return { kind: 'unknown', found };
   }
-  const text = textOf(head);
+  const text = head.length > 0 ? textOf(head) : undefined;
   if (text) return { kind: 'unknown', found: text };
   const isAll = start + head.length === bytes.length;
   if (firstFrame(head, 0, isAll) !== undefined) return { kind: 'known', format: 'mp3' };

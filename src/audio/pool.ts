@@ -124,6 +124,8 @@ class Thread {
       name: 'sluice audio',
       stdout: true,
       stderr: true,
+      // Not the program's own flags: some are for its main module alone.
+      execArgv: [],
       resourceLimits: { maxOldGenerationSizeMb: options.heapMiB },
     });
     this.#worker.on('message', (message: FromThread) => this.#take(message));
@@ -143,7 +145,7 @@ class Thread {
     const { clip, bytes } = job;
     const length = bytes.length;
     // A copy: the bytes may be a view of a whole row group, and a message takes all that is behind a view.
-    if (length <= WHOLE_BYTES) this.#post({ clip, length, bytes: Uint8Array.from(bytes) });
+    if (length <= WHOLE_BYTES) this.#post({ clip, length, bytes: copyOf(bytes) });
     else this.#post({ clip, length });
   }
 
@@ -166,7 +168,7 @@ class Thread {
       this.#watch();
       const { offset, length } = message.read;
       // Nothing more for a clip that nobody waits for: it fails over there, soon.
-      const piece = job.isDropped ? new Uint8Array(0) : job.bytes.slice(offset, offset + length);
+      const piece = job.isDropped ? new Uint8Array(0) : copyOf(job.bytes.subarray(offset, offset + length));
       return this.#post({ piece });
     }
     this.#job = undefined;
@@ -196,6 +198,13 @@ class Thread {
   }
 }
 
+/** Memory of its own: a Buffer's slice would share it. */
+function copyOf(bytes: Uint8Array): Uint8Array {
+  const copy = new Uint8Array(bytes.length);
+  copy.set(bytes);
+  return copy;
+}
+
 function errorOf(message: Extract<FromThread, { failed: string }>, where: string): Error {
   const { failed, stack, ffmpeg } = message;
   const error = ffmpeg ? new NeedsFfmpeg(where, ffmpeg.demuxer, ffmpeg.found) : new AudioError(failed);
@@ -208,7 +217,7 @@ function stopped(where: string, cause: unknown): AudioError {
       where,
       expected: 'the decoder to come to an end',
       received: messageOf(cause),
-      remedy: 'the file is corrupt, or made to harm: drop the row',
+      remedy: 'the file may be corrupt, or made to harm: drop the row',
     },
     { cause },
   );
