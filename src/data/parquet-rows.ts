@@ -1,7 +1,8 @@
 // The reading behind `parquet`: footers first, then row groups, one window held and the next one loading.
 
 import { DataError } from '../errors.js';
-import type { SourceFault, SourceItem } from '../flow/types.js';
+import type { Cursor, SourceFault, SourceItem } from '../flow/types.js';
+import { decode, z } from '../schema.js';
 import { bytesOf, cleanCells, setField } from './cells.js';
 import { expandGlobs } from './glob.js';
 import {
@@ -54,6 +55,22 @@ export async function planRows(options: ReadOptions): Promise<ParquetPlan> {
 
 type Item = SourceItem<unknown> | SourceFault;
 
+/** Where an item is: the epoch, the window in it, and the item's number in that window's order. */
+interface ParquetCursor {
+  readonly epoch: number;
+  readonly window: number;
+  readonly index: number;
+  /** Items of the epoch in the windows before, of all shards. */
+  readonly before: number;
+}
+
+const CURSOR = z.strictObject({
+  epoch: z.int().min(0),
+  window: z.int().min(0),
+  index: z.int().min(0),
+  before: z.int().min(0),
+});
+
 /** A row group of one of the files. */
 interface Group {
   readonly file: ParquetFile;
@@ -65,11 +82,13 @@ interface Group {
 export async function* readRows(
   options: ReadOptions,
   signal: AbortSignal,
+  from?: Cursor,
 ): AsyncGenerator<Item, void, undefined> {
+  const start = from === undefined ? undefined : decode(CURSOR, from, 'parquet: cursor');
   const groups = groupsOf(await openFiles(options, signal));
   const stop = new AbortController();
   const stopped = AbortSignal.any([signal, stop.signal]);
-  const windows = windowsOf(groups, options);
+  const windows = windowsOf(groups, options, start);
   const advance = (): Promise<LoadedWindow | undefined> => {
     const { value } = windows.next();
     const loading = value ? loadWindow(value, options, stopped) : Promise.resolve(undefined);
@@ -83,9 +102,9 @@ export async function* readRows(
       const window = await next;
       if (!window) return;
       if (options.readAhead) next = advance();
-      for (const entry of window.entries()) {
+      for (const item of window.items()) {
         signal.throwIfAborted();
-        yield window.item(entry);
+        yield item;
       }
       if (!options.readAhead) next = advance();
     }
@@ -148,28 +167,35 @@ function groupsOf(files: readonly ParquetFile[]): Group[] {
 /** Row groups that are held together, and the generator that mixes their rows. */
 interface Window {
   readonly groups: readonly Group[];
+  readonly epoch: number;
+  readonly number: number;
   /** Items of this epoch in the windows before this one are counted on. */
   readonly position: { count: number };
+  /** The first item that is wanted. */
+  readonly firstIndex: number;
   readonly keys?: readonly number[];
 }
 
 function* windowsOf(
   groups: readonly Group[],
   { shuffle, epochs }: ReadOptions,
+  start?: ParquetCursor,
 ): Generator<Window, undefined> {
-  for (let epoch = 0; epoch < epochs; epoch++) {
-    const position = { count: 0 };
-    if (!shuffle) {
-      for (const group of groups) yield { groups: [group], position };
-      continue;
+  for (let epoch = start?.epoch ?? 0; epoch < epochs; epoch++) {
+    const here = epoch === start?.epoch ? start : undefined;
+    const position = { count: here?.before ?? 0 };
+    const windows = shuffle
+      ? pack(
+          [...permutation(groups.length, random(shuffle.seed, epoch))].map((i) => groups[i]!),
+          shuffle.windowBytes,
+        )
+      : groups.map((group) => [group]);
+    for (const [number, window] of windows.entries()) {
+      if (number < (here?.window ?? 0)) continue;
+      const firstIndex = number === here?.window ? here.index : 0;
+      const keys = shuffle ? { keys: [shuffle.seed, epoch, number] } : {};
+      yield { groups: window, epoch, number, position, firstIndex, ...keys };
     }
-    const { seed, windowBytes } = shuffle;
-    const order = permutation(groups.length, random(seed, epoch));
-    const packed = pack(
-      [...order].map((i) => groups[i]!),
-      windowBytes,
-    );
-    for (const [i, window] of packed.entries()) yield { groups: window, position, keys: [seed, epoch, i] };
   }
   return undefined;
 }
@@ -198,8 +224,7 @@ function heldBytes(groups: readonly Group[], { shuffle, readAhead }: ReadOptions
 
 /** A loaded window's items, in order. */
 interface LoadedWindow {
-  readonly entries: () => Iterable<Entry>;
-  readonly item: (entry: Entry) => Item;
+  readonly items: () => Iterable<Item>;
 }
 
 /** An item before its bytes are copied: a row, one of the values that it was exploded into, or a fault. */
@@ -224,13 +249,17 @@ async function loadWindow(window: Window, options: ReadOptions, signal: AbortSig
   }
   const order = window.keys && permutation(entries.length, random(...window.keys, 1));
   const { shardIndex, numShards, maxItemBytes = options.maxRowGroupBytes } = options;
+  const { epoch, number, position, firstIndex } = window;
   return {
-    *entries() {
-      for (let i = 0; i < entries.length; i++) {
-        if (window.position.count++ % numShards === shardIndex) yield entries[order ? order[i]! : i]!;
+    *items() {
+      const before = position.count;
+      position.count += entries.length;
+      for (let index = firstIndex; index < entries.length; index++) {
+        if ((before + index) % numShards !== shardIndex) continue;
+        const item = itemOf(entries[order ? order[index]! : index]!, maxItemBytes);
+        yield { ...item, cursor: { epoch, window: number, index, before } };
       }
     },
-    item: (entry) => itemOf(entry, maxItemBytes),
   };
 }
 

@@ -9,7 +9,7 @@
 // lists, objects for structs and maps, text for JSON columns.
 
 import { messageOf } from '../errors.js';
-import type { Source } from '../flow/types.js';
+import type { Cursor, Source } from '../flow/types.js';
 import { definePart, type Part } from '../parts.js';
 import { decode, z } from '../schema.js';
 import type { ColumnChoice } from './parquet-file.js';
@@ -115,7 +115,7 @@ const definition = definePart({
   create: (options, _context: undefined): Source<unknown> & Pick<ParquetSource<unknown>, 'plan'> => ({
     name: 'parquet',
     ...(options.maxItemBytes === undefined ? {} : { maxItemBytes: options.maxItemBytes }),
-    open: (signal) => readRows(options, signal),
+    open: (signal, from) => readRows(options, signal, from),
     plan: async () => planRows(options),
   }),
 });
@@ -145,7 +145,7 @@ export function parquet(
   return Object.defineProperties(definition(given), {
     name: { value: 'parquet' },
     maxItemBytes: { value: options.maxItemBytes },
-    open: { value: (signal: AbortSignal) => readRows(decoded(), signal) },
+    open: { value: (signal: AbortSignal, from?: Cursor) => readRows(decoded(), signal, from) },
     plan: { value: async () => planRows(decoded()) },
   }) as unknown as ParquetSource<unknown>;
 }

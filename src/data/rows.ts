@@ -1,7 +1,7 @@
 // Sources made of sources. Faults pass through in their place; order is a function of the source's order.
 
 import { DataError } from '../errors.js';
-import type { Origin, Source, SourceFault, SourceItem } from '../flow/types.js';
+import type { Cursor, Origin, Source, SourceFault, SourceItem } from '../flow/types.js';
 import { decode, z } from '../schema.js';
 import { bytesOf } from './cells.js';
 import { random } from './random.js';
@@ -15,10 +15,16 @@ export function flatMapRows<A, B>(
   source: Source<A>,
   fn: (value: A, origin: Origin) => Iterable<B>,
 ): Source<B> {
-  async function* open(signal: AbortSignal): AsyncGenerator<Item<B>, void, undefined> {
-    for await (const item of source.open(signal)) {
-      if ('error' in item) yield item;
-      else yield* expand(item);
+  async function* open(signal: AbortSignal, from?: Cursor): AsyncGenerator<Item<B>, void, undefined> {
+    const start = from as { readonly at: Cursor; readonly part: number } | undefined;
+    let skip = start?.part ?? 0;
+    for await (const item of source.open(signal, start?.at)) {
+      let part = 0;
+      for (const made of 'error' in item ? [item] : expand(item)) {
+        const cursor = item.cursor === undefined ? {} : { cursor: { at: item.cursor, part } };
+        if (part++ >= skip) yield { ...made, ...cursor };
+      }
+      skip = 0;
     }
   }
 
@@ -93,16 +99,21 @@ export function shuffleBuffer<T>(source: Source<T>, options: ShuffleBufferOption
 
     for await (const item of source.open(signal)) {
       if (item.bytes > maxBytes) {
-        yield item;
+        yield withoutCursor(item);
         continue;
       }
       while (held.length > 0 && (held.length >= size || heldBytes + item.bytes > maxBytes))
         yield takeRandom();
-      held.push(item);
+      held.push(withoutCursor(item));
       heldBytes += item.bytes;
     }
     while (held.length > 0) yield takeRandom();
   }
 
   return { ...source, open, maxHeldBytes: maxBytes };
+}
+
+/** In another order the source's own cursors lead nowhere: a run is continued by counting. */
+function withoutCursor<T>({ cursor: _cursor, ...item }: Item<T>): Item<T> {
+  return item;
 }

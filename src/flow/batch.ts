@@ -118,6 +118,7 @@ class Batcher<A, B> {
   ) {}
 
   next(item: Ticketed<A>): void {
+    if (!item.ticket.arrive()) return;
     let cost: number;
     try {
       cost = this.rule.cost(item.value, item.ticket.origin);
@@ -157,11 +158,12 @@ class Batcher<A, B> {
 
   private emit(): void {
     const items = this.take();
+    const last = items.at(-1)?.ticket;
     for (const { ticket } of items) ticket.unpark();
     const value = this.collated(items);
     const [first, ...others] = items.map(({ ticket }) => ticket);
     if (first === undefined) return; // nothing gathered, or all quarantined
-    const ticket = new GroupTicket([first, ...others]);
+    const ticket = new GroupTicket([first, ...others], last);
     if (isPromise(value)) {
       this.subscriber.error(promiseError(this.name, ticket.origin));
       return;

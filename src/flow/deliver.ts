@@ -38,7 +38,7 @@ export class Delivery<T> {
   }
 
   offer(item: Ticketed<T>): void {
-    if (!this.accepting) return;
+    if (!this.accepting || !item.ticket.arrive()) return;
     this.queue.push(item);
     this.deliver();
   }
@@ -79,6 +79,7 @@ export class Delivery<T> {
   private hand({ value, ticket }: Ticketed<T>): void {
     const { ledger, signal, onStop } = this.options;
     ticket.deliver();
+    const position = ticket.position();
     const { waitMs, waits } = ledger.blame.end();
     const index = this.numDelivered;
     this.numDelivered += 1;
@@ -88,6 +89,7 @@ export class Delivery<T> {
       result = this.options.consume(value, {
         index,
         origins: ticket.origins,
+        position,
         waitMs,
         waits,
         signal,

@@ -11,7 +11,7 @@ import { FlowError, SluiceError, messageOf } from '../errors.js';
 import type { Ledger } from './ledger.js';
 import type { Pool } from './pool.js';
 import { place, weightOf } from './ticket.js';
-import type { Origin, Source, SourceFault, SourceItem, Ticketed } from './types.js';
+import type { FlowPosition, Origin, Source, SourceFault, SourceItem, Ticketed } from './types.js';
 
 /** How long a source that never really waits may keep the event loop from timers and signals, in milliseconds. */
 const TURN_MS = 5;
@@ -21,6 +21,8 @@ export interface GateOptions {
   readonly ledger: Ledger;
   /** The least to take from the pool for each item: what later stages may make of it, in bytes. */
   readonly reserve?: number;
+  /** Goes on with this position's item. */
+  readonly from?: FlowPosition | undefined;
 }
 
 export interface Gate<T> {
@@ -54,11 +56,13 @@ class Pump<T> {
   /** What the next item is assumed to weigh. */
   private expected: number;
   private readonly strict: boolean;
+  private readonly from: FlowPosition | undefined;
 
   constructor(
     private readonly source: Source<T>,
-    { pool, ledger, reserve = 0 }: GateOptions,
+    { pool, ledger, reserve = 0, from }: GateOptions,
   ) {
+    this.from = from;
     this.pool = pool;
     this.ledger = ledger;
     this.reserve = reserve;
@@ -97,15 +101,30 @@ class Pump<T> {
   }
 
   private async pump(subscriber: Subscriber<Ticketed<T>>): Promise<void> {
-    this.iterator = this.source.open(this.controller.signal)[Symbol.asyncIterator]();
+    this.iterator = this.source.open(this.controller.signal, this.from?.cursor)[Symbol.asyncIterator]();
     let turn = performance.now();
+    // A source without cursors is read again up to where it stood.
+    let toSkip = this.from !== undefined && this.from.cursor === undefined ? this.from.item : 0;
+    let isFirst = true;
     while (this.running) {
       while (!this.pool.fits(this.expected) && !this.ledger.stalled) {
         await this.pool.room(this.expected);
         if (!this.running) return;
       }
       const pulled = await this.iterator.next();
-      if (pulled.done === true || !this.running) return;
+      if (!this.running) return;
+      if (pulled.done === true) {
+        if (isFirst && this.from) throw this.movedError('the end of the source');
+        return;
+      }
+      if (toSkip > 0) {
+        toSkip -= 1;
+        continue;
+      }
+      if (isFirst && this.from && !sameOrigin(pulled.value.origin, this.from.origin)) {
+        throw this.movedError(place(pulled.value.origin));
+      }
+      isFirst = false;
 
       const weight = this.weigh(pulled.value);
       if (!this.pool.fits(weight)) await this.waitInHand(weight, pulled.value.origin);
@@ -154,9 +173,19 @@ class Pump<T> {
     weight: number,
     subscriber: Subscriber<Ticketed<T>>,
   ): void {
-    const ticket = this.ledger.issue(item.origin, weight);
+    const ticket = this.ledger.issue(item.origin, weight, item.cursor);
     if (isFault(item)) ticket.quarantine(this.source.name, item.error);
     else subscriber.next({ value: item.value, ticket });
+  }
+
+  private movedError(received: string): FlowError {
+    const { item, origin } = this.from!;
+    return new FlowError({
+      where: `source ${this.source.name}, item ${item}`,
+      expected: `${place(origin)}, where the run stood that is continued`,
+      received,
+      remedy: 'continue with the same files, seed and options of the source',
+    });
   }
 
   private stallError(weight: number, origin: Origin): FlowError {
@@ -167,6 +196,10 @@ class Pump<T> {
       remedy: 'raise poolBytes, or let that stage hold less',
     });
   }
+}
+
+function sameOrigin(a: Origin, b: Origin): boolean {
+  return a.file === b.file && a.rowGroup === b.rowGroup && a.row === b.row;
 }
 
 function isFault(item: SourceItem<unknown> | SourceFault): item is SourceFault {

@@ -2,13 +2,20 @@
 
 import { FlowError } from '../errors.js';
 import { place } from './ticket.js';
-import type { FlowEvent, Origin, Ticket } from './types.js';
+import type { FlowEvent, FlowPosition, Origin, Ticket } from './types.js';
 
 export class GroupTicket implements Ticket {
   private closed = false;
+  private readonly place: FlowPosition;
 
-  /** @param members at least one, unsettled; the group settles them from now on */
-  constructor(readonly members: readonly [Ticket, ...Ticket[]]) {}
+  /** @param members at least one, unsettled, arrived; the group settles them from now on
+   *  @param last the last sample that was gathered, also where it is no member for a fault of its own */
+  constructor(
+    readonly members: readonly [Ticket, ...Ticket[]],
+    last: Ticket = members.at(-1) ?? members[0],
+  ) {
+    this.place = last.position();
+  }
 
   get origin(): Origin {
     return this.members[0].origin;
@@ -50,6 +57,14 @@ export class GroupTicket implements Ticket {
 
   deliver(): void {
     for (const member of this.members) member.deliver();
+  }
+
+  arrive(): boolean {
+    return true;
+  }
+
+  position(): FlowPosition {
+    return this.place;
   }
 
   /** Members weigh equal shares; the first carries the rest. */

@@ -4,7 +4,8 @@ import { FlowError } from '../errors.js';
 import { Blame } from './blame.js';
 import type { Pool } from './pool.js';
 import { SampleTicket, type Books } from './ticket.js';
-import type { FlowEvent, LedgerCounts, Origin, Outcome } from './types.js';
+import { Places } from './places.js';
+import type { Cursor, FlowEvent, FlowPosition, LedgerCounts, Origin, Outcome } from './types.js';
 
 export interface LedgerOptions {
   /** The source's name: it is blamed for a wait while no sample is on its way. */
@@ -14,6 +15,8 @@ export interface LedgerOptions {
   readonly onEventError?: (error: unknown) => void;
   /** Milliseconds; `performance.now` by default. */
   readonly now?: () => number;
+  /** Where the run that this one continues stood. */
+  readonly from?: FlowPosition | undefined;
 }
 
 export class Ledger implements Books {
@@ -27,18 +30,21 @@ export class Ledger implements Books {
   numOversizeOpen = 0;
   readonly blame: Blame;
   private issued = 0;
+  private items = 0;
   private readonly settledAs: Record<Outcome, number> = { trained: 0, dropped: 0, quarantined: 0 };
   private first: SampleTicket | undefined;
   private last: SampleTicket | undefined;
   /** The lowest open ticket that is neither delivered nor parked. */
   private lowest: SampleTicket | undefined;
   private readonly source: string;
+  private readonly places: Places;
 
   constructor(
     private readonly pool: Pool,
     private readonly options: LedgerOptions = {},
   ) {
     this.source = options.source ?? 'source';
+    this.places = new Places(options.from);
     this.blame = new Blame(this.source, options.now ?? (() => performance.now()));
   }
 
@@ -52,14 +58,15 @@ export class Ledger implements Books {
   }
 
   /** Issues a ticket for an item and takes its weight from the pool. */
-  issue(origin: Origin, bytes: number): SampleTicket {
+  issue(origin: Origin, bytes: number, cursor?: Cursor): SampleTicket {
     const ticket = new SampleTicket(
       this,
-      this.issued,
+      this.items++,
       origin,
       bytes,
       this.source,
       bytes > this.pool.capacity,
+      cursor,
     );
     this.pool.take(bytes);
     this.open(ticket, this.last);
@@ -112,6 +119,23 @@ export class Ledger implements Books {
 
   settled(ticket: SampleTicket, outcome: Outcome): void {
     this.settledAs[outcome] += 1;
+    this.places.settled(ticket, outcome, this.first?.sequence ?? Infinity);
+    this.close(ticket);
+  }
+
+  arrived(ticket: SampleTicket): number {
+    const arrival = this.places.arrived(ticket);
+    if (arrival > 0) return arrival;
+    this.issued -= 1;
+    this.close(ticket);
+    return 0;
+  }
+
+  position(ticket: SampleTicket): FlowPosition {
+    return this.places.behind(ticket);
+  }
+
+  private close(ticket: SampleTicket): void {
     this.numOpen -= 1;
     if (ticket.isParked) this.numParked -= 1;
     if (ticket.oversize) this.numOversizeOpen -= 1;
@@ -151,8 +175,8 @@ export class Ledger implements Books {
   }
 
   split(ticket: SampleTicket, bytes: number): SampleTicket {
-    const { sequence, origin, stage, oversize } = ticket;
-    const child = new SampleTicket(this, sequence, origin, bytes, stage, oversize);
+    const { sequence, origin, stage, oversize, cursor } = ticket;
+    const child = new SampleTicket(this, sequence, origin, bytes, stage, oversize, cursor);
     this.open(child, ticket);
     return child;
   }
@@ -163,6 +187,7 @@ export class Ledger implements Books {
 
   private open(ticket: SampleTicket, after: SampleTicket | undefined): void {
     this.issued += 1;
+    this.places.issued(ticket);
     this.numOpen += 1;
     if (ticket.oversize) this.numOversizeOpen += 1;
     ticket.previous = after;

@@ -2,7 +2,7 @@
 
 import { FlowError } from '../errors.js';
 import { checkCount } from './options.js';
-import type { Source } from './types.js';
+import type { Cursor, Source } from './types.js';
 
 /** A source that is read `epochs` times over, opened anew for each; Infinity never ends. An epoch without items ends the
  *  run with a FlowError, since the next ones would be as empty. */
@@ -10,12 +10,14 @@ export function repeatSource<T>(source: Source<T>, epochs: number): Source<T> {
   if (epochs !== Infinity) checkCount(`source ${source.name}: epochs`, epochs);
   return {
     ...source,
-    open: async function* (signal) {
-      for (let epoch = 0; epoch < epochs; epoch += 1) {
+    open: async function* (signal, from) {
+      const start = from as { readonly epoch: number; readonly at: Cursor } | undefined;
+      for (let epoch = start?.epoch ?? 0; epoch < epochs; epoch += 1) {
         let empty = true;
-        for await (const item of source.open(signal)) {
+        const items = source.open(signal, epoch === start?.epoch ? start.at : undefined);
+        for await (const item of items) {
           empty = false;
-          yield item;
+          yield item.cursor === undefined ? item : { ...item, cursor: { epoch, at: item.cursor } };
         }
         if (empty && epochs > 1) throw emptyError(source.name, epoch);
       }

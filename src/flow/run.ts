@@ -57,6 +57,7 @@ class Run {
       onEvent: options.onEvent,
       onEventError: (error) => this.fail(error),
       now: options.now,
+      from: options.from,
     });
     this.delivery = new Delivery({
       consume: options.consume,
@@ -79,6 +80,7 @@ class Run {
       pool: this.pool,
       ledger: this.ledger,
       reserve: reserves[0] ?? 0,
+      from: this.options.from,
     });
     const cancel = (): void => this.finish('cancelled');
     if (signal?.aborted === true) cancel();

@@ -1,7 +1,7 @@
 // takeSource: the first items of a source.
 
 import { FlowError } from '../errors.js';
-import type { Source } from './types.js';
+import type { Cursor, Source } from './types.js';
 
 /** The first `count` items; the source is closed then, without a pull too many. */
 export function takeSource<T>(source: Source<T>, count: number): Source<T> {
@@ -15,11 +15,12 @@ export function takeSource<T>(source: Source<T>, count: number): Source<T> {
   }
   return {
     ...source,
-    open: async function* (signal) {
+    open: async function* (signal, from) {
       if (count === 0) return;
-      let taken = 0;
-      for await (const item of source.open(signal)) {
-        yield item;
+      const start = from as { readonly taken: number; readonly at: Cursor } | undefined;
+      let taken = start?.taken ?? 0;
+      for await (const item of source.open(signal, start?.at)) {
+        yield item.cursor === undefined ? item : { ...item, cursor: { taken, at: item.cursor } };
         taken += 1;
         if (taken === count) return;
       }

@@ -1,7 +1,7 @@
 // The ticket of one sample: the duty to settle it exactly once. Its books are kept by the ledger.
 
 import { FlowError } from '../errors.js';
-import type { FlowEvent, Origin, Outcome, Ticket } from './types.js';
+import type { Cursor, FlowEvent, FlowPosition, Origin, Outcome, Ticket } from './types.js';
 
 /** What a ticket tells its ledger. */
 export interface Books {
@@ -9,6 +9,9 @@ export interface Books {
   parked(ticket: SampleTicket): void;
   unparked(ticket: SampleTicket): void;
   delivered(ticket: SampleTicket): void;
+  /** @returns its number among the samples of its item; 0 for one done before, which is taken out of the books */
+  arrived(ticket: SampleTicket): number;
+  position(ticket: SampleTicket): FlowPosition;
   entered(ticket: SampleTicket): void;
   weighed(ticket: SampleTicket, before: number): void;
   /** A further ticket right after this one, whose bytes the pool holds already. */
@@ -41,6 +44,8 @@ export class SampleTicket implements Ticket {
   outcome: Outcome | undefined;
   isParked = false;
   isDelivered = false;
+  /** Its number among the samples of its item that have arrived, from 1; 0 before it has. */
+  arrival = 0;
   /** Its run has ended: late settling is ignored. */
   abandoned = false;
   private reserve = 0;
@@ -53,6 +58,8 @@ export class SampleTicket implements Ticket {
     public stage: string,
     /** It weighs more than the pool. */
     readonly oversize: boolean,
+    /** Its item's. */
+    readonly cursor?: Cursor,
   ) {}
 
   get origins(): readonly Origin[] {
@@ -95,6 +102,19 @@ export class SampleTicket implements Ticket {
     if (this.isDelivered || this.settled) return;
     this.isDelivered = true;
     this.books.delivered(this);
+  }
+
+  arrive(): boolean {
+    if (this.arrival > 0) return true;
+    if (this.abandoned) return false;
+    this.arrival = this.books.arrived(this);
+    if (this.arrival > 0) return true;
+    this.outcome = 'dropped'; // of another run; this one's books do not know it
+    return false;
+  }
+
+  position(): FlowPosition {
+    return this.books.position(this);
   }
 
   weigh(bytes: number): void {

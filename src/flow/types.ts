@@ -11,6 +11,9 @@ export interface Origin {
   readonly row: number;
 }
 
+/** Where a source stands: JSON of its own making, which only that source reads. */
+export type Cursor = unknown;
+
 /** One item of a source. */
 export interface SourceItem<T> {
   readonly value: T;
@@ -18,6 +21,8 @@ export interface SourceItem<T> {
    *  bigger, that stage's `itemBytes` says so. */
   readonly bytes: number;
   readonly origin: Origin;
+  /** Where this item is: a source opened there gives it first, and all after it as it did before. */
+  readonly cursor?: Cursor;
 }
 
 /** An item that the source could not read: it is counted and quarantined under the source's name, and the run goes on. */
@@ -25,16 +30,32 @@ export interface SourceFault {
   readonly error: unknown;
   readonly bytes: number;
   readonly origin: Origin;
+  readonly cursor?: Cursor;
 }
 
 /** Where items come from. Opened once a run (once an epoch under `repeatSource`), pulled one at a time, only while the
  *  pool has room. Ending early aborts `signal`, then calls the iterator's `return` once. */
 export interface Source<T> {
   readonly name: string;
-  readonly open: (signal: AbortSignal) => AsyncIterable<SourceItem<T> | SourceFault>;
+  /** @param from where a run that is continued stood; only a source whose items have cursors is given one */
+  readonly open: (signal: AbortSignal, from?: Cursor) => AsyncIterable<SourceItem<T> | SourceFault>;
   /** The most that one item weighs. Declared, it makes the pool's bound strict and lets a pool that is too small for the
    *  graph be refused before the run; otherwise the largest item seen so far is assumed. */
   readonly maxItemBytes?: number;
+}
+
+/** Where a stream stands behind a value, in JSON: `runFlow` goes on there when it is given it as `from`. Held against a
+ *  run without a break: the values after it are the same, as long as no stage lets samples overtake each other. */
+export interface FlowPosition {
+  /** Items of the source before the one that the value's last sample is of. */
+  readonly item: number;
+  readonly origin: Origin;
+  /** That item's, where the source gives cursors; else it is found by counting. */
+  readonly cursor?: Cursor;
+  /** Samples of that item that are done. */
+  readonly parts: number;
+  /** All samples that are done, from the stream's beginning. */
+  readonly done: Omit<LedgerCounts, 'trained'>;
 }
 
 /** What became of a sample. */
@@ -69,6 +90,12 @@ export interface Ticket {
   split(count: number): Ticket[];
   /** Says that the consumer has it: nobody waits for it any more. The run calls it. */
   deliver(): void;
+  /** Takes the sample's place in the stream's order: the first stage that gathers samples calls it for each as it comes,
+   *  or else the run. False for a sample that was done before the run that this one continues: it is out of the books. */
+  arrive(): boolean;
+  /** Where the stream stands behind this sample (of a group: behind the last that was gathered for it), once it has
+   *  arrived. */
+  position(): FlowPosition;
   /** Passes an event to the run's `onEvent`. */
   report(event: FlowEvent): void;
 }
@@ -192,6 +219,8 @@ export interface ConsumeContext {
   readonly index: number;
   /** The samples in the value, in order. */
   readonly origins: readonly Origin[];
+  /** Where the stream stands behind this value. */
+  readonly position: FlowPosition;
   /** Milliseconds that the consumer waited for this value. */
   readonly waitMs: number;
   readonly waits: readonly WaitShare[];
@@ -209,6 +238,8 @@ export interface FlowOptions<T, A = T, B = A, C = B, D = C, E = D, F = E, G = F,
   /** Takes one value; its samples are trained when the promise resolves. A rejection stops the run with that error.
    *  Annotate a lambda's parameter: TypeScript does not infer it from `stages` in the same object. */
   readonly consume: (value: H, context: ConsumeContext) => void | Promise<void>;
+  /** Goes on behind a value of an earlier run of the same source and stages. */
+  readonly from?: FlowPosition;
   /** How many `consume` calls may be open at once; 1 by default. Two overlap preparation with the device's step. */
   readonly inFlight?: number;
   readonly signal?: AbortSignal;

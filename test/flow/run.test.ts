@@ -68,7 +68,7 @@ describe('a run', () => {
   });
 
   it('tells the consumer what it gets', async () => {
-    const seen: Omit<ConsumeContext, 'signal' | 'stop' | 'waitMs' | 'waits'>[] = [];
+    const seen: Pick<ConsumeContext, 'index' | 'origins'>[] = [];
     await runFlow({
       source: sourceOf(range(3)),
       stages: [pair],
