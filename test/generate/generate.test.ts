@@ -1,11 +1,17 @@
-// Greedy ids are the reference's (test/reference/text.py); the rest is checked against plain forwards.
+// Greedy ids are the reference's (test/reference/text.py, generate.py); the rest is checked against plain forwards.
 
 import { describe, expect, it } from 'vitest';
 import { generate } from '../../src/generate/index.js';
 import { type Tensor, liveTensors, noGrad, scope, tensor } from '../../src/tensor/index.js';
-import { numbers, textReference } from '../models/text-reference.js';
+import { decodeConfig } from '../../src/models/gemma3n/config.js';
+import { Gemma3nText } from '../../src/models/gemma3n/gemma3n-text.js';
+import { loadInto, numbers, readJson, referencePath, textReference } from '../models/text-reference.js';
 
 const numPrompts = 3;
+const penalised = readJson(referencePath('generate/penalised.json')) as Record<
+  string,
+  { penalty: number; ids: number[][] }
+>;
 
 function prompts(value: (name: string) => Tensor): number[][] {
   return Array.from({ length: numPrompts }, (_, i) => numbers(value(`generate.prompt.${i}`)));
@@ -38,6 +44,15 @@ describe.each(['sharing', 'plain', 'clipped'])('greedy decoding (%s)', (name) =>
 
   it('gives the same ids in a left-padded batch', async () => {
     expect(await generate(model, leftPad(prompts(value)), { maxNewTokens: 12 })).toEqual(alone);
+  });
+
+  it('gives those of the reference with a repetition penalty, alone and in a batch', async () => {
+    const { penalty, ids: expected } = penalised[`text-${name}`]!;
+    const options = { maxNewTokens: 12, repetitionPenalty: penalty };
+    for (const [i, prompt] of prompts(value).entries()) {
+      expect(await generate(model, { inputIds: ids([prompt]) }, options)).toEqual([expected[i]]);
+    }
+    expect(await generate(model, leftPad(prompts(value)), options)).toEqual(expected);
   });
 
   it('gives the same ids without a cache', async () => {
@@ -166,5 +181,124 @@ describe('generate', () => {
 
   it('gives nothing for no new tokens', async () => {
     expect(await generate(model, inputs, { maxNewTokens: 0 })).toEqual([[]]);
+  });
+
+  it('asks `stop` after each token of each row, and tells once why a row has ended', async () => {
+    const batch = leftPad(prompts(value));
+    const full = await generate(model, batch, { maxNewTokens: 5 });
+    const asked: string[] = [];
+    const ended: [string, number][] = [];
+    const rows = await generate(model, batch, {
+      maxNewTokens: 5,
+      eosTokenIds: full[2]![1]!,
+      stop: (ids, row) => {
+        asked.push(`${row}:${ids.join(' ')}`);
+        return row === 0 && ids.length === 3;
+      },
+      onEnd: (reason, row) => ended.push([reason, row]),
+    });
+    expect(rows).toEqual([full[0]!.slice(0, 3), full[1], full[2]!.slice(0, 2)]);
+    expect(ended).toEqual([
+      ['stop', 2],
+      ['stop', 0],
+      ['length', 1],
+    ]);
+    expect(asked).toEqual(expect.arrayContaining([`0:${rows[0]!.join(' ')}`, `2:${rows[2]!.join(' ')}`]));
+    expect(asked).toHaveLength(3 + 5 + 2);
+  });
+
+  it('tells of each open row that it was cancelled', async () => {
+    const ended: [string, number][] = [];
+    const controller = new AbortController();
+    const run = generate(model, leftPad(prompts(value)), {
+      maxNewTokens: 50,
+      signal: controller.signal,
+      stop: (_, row) => row === 1,
+      onToken: () => controller.abort(new Error('enough')),
+      onEnd: (reason, row) => ended.push([reason, row]),
+    });
+    await expect(run).rejects.toThrow('enough');
+    expect(ended).toEqual([
+      ['stop', 1],
+      ['cancelled', 0],
+      ['cancelled', 2],
+    ]);
+  });
+
+  it('frees everything when a callback fails', async () => {
+    const before = liveTensors();
+    const fail = (): never => {
+      throw new Error('mine');
+    };
+    for (const callback of ['stop', 'onToken', 'onEnd'] as const) {
+      const options = { maxNewTokens: 2, repetitionPenalty: 2, [callback]: fail };
+      await expect(generate(model, inputs, options)).rejects.toThrow('mine');
+    }
+    expect(liveTensors()).toBe(before);
+  });
+
+  it('draws where an option of drawing is given, unless told not to', async () => {
+    const run = (options: object) => generate(model, inputs, { maxNewTokens: 12, seed: 3, ...options });
+    const drawn = await run({ doSample: true });
+    expect(drawn).not.toEqual([greedy]);
+    expect(await run({})).toEqual([greedy]);
+    expect(await run({ temperature: 1 })).toEqual(drawn);
+    expect(await run({ minP: 0 })).toEqual(drawn);
+    expect(await run({ doSample: false, temperature: 5, minP: 0.01, topK: 50, topP: 0.99 })).toEqual([
+      greedy,
+    ]);
+  });
+
+  it('draws for a row of a batch what it draws alone with the same seed, whenever others end', async () => {
+    const all = prompts(value);
+    const options = { maxNewTokens: 12, temperature: 1.5, topK: 40 };
+    const seeds = [8, 9, 10];
+    const alone = [];
+    for (const [i, row] of all.entries()) {
+      alone.push((await generate(model, { inputIds: ids([row]) }, { ...options, seed: seeds[i]! }))[0]);
+    }
+    expect(await generate(model, leftPad(all), { ...options, seed: seeds })).toEqual(alone);
+    const cut = await generate(model, leftPad(all), {
+      ...options,
+      seed: seeds,
+      stop: (made, row) => row === 1 && made.length === 4,
+    });
+    expect(cut).toEqual([alone[0], alone[1]!.slice(0, 4), alone[2]]);
+    const same = await generate(model, { inputIds: ids([prompt, prompt]) }, { ...options, seed: 8 });
+    expect(same[0]).not.toEqual(same[1]);
+  });
+});
+
+describe('the context', () => {
+  const { value } = textReference('sharing');
+  const all = prompts(value);
+  const context = 12; // the prompts have 7, 3 and 9 tokens
+  const folder = referencePath('text-sharing');
+  const json = { ...readJson(`${folder}/config.json`), max_position_embeddings: context };
+  const model = new Gemma3nText(decodeConfig(json)).eval();
+  loadInto(model, `${folder}/model.safetensors`);
+
+  it('ends each row where prompt and answer fill it', async () => {
+    const reasons: string[] = [];
+    const rows = await generate(model, leftPad(all), {
+      maxNewTokens: 100,
+      onEnd: (reason) => reasons.push(reason),
+    });
+    const expected = all.map((row, i) =>
+      numbers(value(`generate.alone.${i}`)).slice(0, context - row.length),
+    );
+    expect(rows).toEqual(expected);
+    expect(reasons).toEqual(['length', 'length', 'length']);
+  });
+
+  it('refuses a prompt that leaves no room in it, naming the row', async () => {
+    const long = Array.from({ length: context }, () => 5);
+    await expect(generate(model, leftPad([all[0]!, long]), { maxNewTokens: 1 })).rejects.toThrow(
+      "generate: prompt of row 1: expected fewer tokens than the model's context of 12, so that an answer can follow, " +
+        'received 12; shorten the prompt, or leave earlier turns, pictures or clips out',
+    );
+    await expect(generate(model, { inputIds: ids([[...long, 5]]) }, { maxNewTokens: 1 })).rejects.toThrow(
+      'received 13',
+    );
   });
 });
