@@ -4,6 +4,7 @@
 export { pipeline, type PipelineSpec } from './train/pipeline.js';
 export { gemma3n, sft } from './train/options.js';
 export { adamw, clipGradNorm, constant, cosine, linear } from './optim/index.js';
+export { mix, type MixEntry, type MixOptions, type MixSource } from './data/mix.js';
 export { parquet } from './data/parquet.js';
 export { assistant, audio, chat, image, system, text, user } from './data/chat.js';
 export { decodeMedia, encode } from './data/stages.js';

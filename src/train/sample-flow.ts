@@ -57,15 +57,25 @@ export async function checkFlow(declared: Declared): Promise<void> {
 /** Runs samples from the source through the flow to `consume`, within the pool's bound. */
 export async function sampleFlow(options: SampleFlowOptions): Promise<FlowSummary> {
   const { where, poolBytes, signal, inFlight = 1, consume } = options;
+  const source = sourceOf(options);
   return runFlow({
-    source: sourceOf(options),
+    source,
     stages: stagesFrom(options) as unknown as FlowEntries<unknown, unknown>,
     poolBytes,
     inFlight,
     signal,
     consume: (value, context) => consume(asBatch(value, where), context),
-    onEvent: (event) => tell(event, options),
+    onEvent: (event) => {
+      if (event.kind === 'end') logSummary(source, options);
+      tell(event, options);
+    },
   });
+}
+
+/** What the source has to tell about what it gave, such as the shares of a mix. */
+function logSummary(source: Source<unknown>, { where, log }: SampleFlowOptions): void {
+  const { summary } = source as { summary?: unknown };
+  if (typeof summary === 'function') log(`${where}${String(summary.call(source))}`);
 }
 
 function sourceOf({ source }: Declared): Source<unknown> {
