@@ -12,3 +12,7 @@ export type { Gemma3n } from './model.js';
 export { whitenProjector } from './projector.js';
 export { savePretrained, type SaveOptions } from './save.js';
 export { loadWeights, namedWeights } from './weights.js';
+export { inspectCheckpoint, type Inspection, type InspectOptions } from './inspect.js';
+export { sliceMatFormer, type SliceOptions, type SliceResult } from './matformer.js';
+export type { MatFormerSlice } from './matformer-plan.js';
+export { MATFORMER_PRESETS, type MatFormerPreset } from './matformer-presets.js';

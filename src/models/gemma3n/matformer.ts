@@ -18,6 +18,8 @@ import {
   type TensorSource,
 } from '../../checkpoint/index.js';
 import { ConfigError } from '../../errors.js';
+import { resolveFolder } from '../../hub/index.js';
+import { decode, z } from '../../schema.js';
 import { noGrad, scope, tensor, type DType, type Tensor } from '../../tensor/index.js';
 import { configText, generationText } from './config-json.js';
 import type { Gemma3nConfig } from './config.js';
@@ -27,10 +29,16 @@ import type { Gemma3n } from './model.js';
 import { numElements, parameterShapes, withShapesOnly } from './shapes.js';
 import { deadWeightShapes, namedWeights, planWeights } from './weights.js';
 
-export interface SliceOptions {
+const optionsSchema = z.strictObject({
   /** Weights go into shards of at most so many bytes; 5 GB by default. */
-  readonly maxShardBytes?: number;
-}
+  maxShardBytes: z.number().min(1).optional(),
+  /** Of a repository on the Hub. */
+  revision: z.string().min(1).optional(),
+  offline: z.boolean().optional(),
+  signal: z.instanceof(AbortSignal).optional(),
+});
+
+export type SliceOptions = z.input<typeof optionsSchema>;
 
 export interface SliceResult {
   /** The old index of each layer that stayed. */
@@ -58,23 +66,28 @@ const chunkBytes = 32 * 2 ** 20;
  *      await sliceMatFormer('gemma-3n-E4B', { preset: 'e2b' }, 'gemma-3n-E2B');
  *      await sliceMatFormer(model, { layers: [0, 1, 4], intermediateSizes: 512 }, 'small');
  *
- *  @param source a model, or a folder that `fromPretrained` reads; the folder is never in memory whole
+ *  @param source a model, or a folder or repository that `fromPretrained` reads; its weights are never in memory whole
  *  @throws {ConfigError} every fault of the slice: layers whose keys and values the others need, widths too large
- *  @throws {CheckpointError} when the weights are not those of the configuration, or the disk is full */
+ *  @throws {CheckpointError} when the weights are not those of the configuration, or the disk is full
+ *  @throws the signal's reason when it is aborted; nothing is written then */
 export async function sliceMatFormer(
   source: Gemma3n | string,
   slice: MatFormerSlice,
   out: string,
   options: SliceOptions = {},
 ): Promise<SliceResult> {
-  const config = typeof source === 'string' ? await loadConfig(source) : source.config;
+  const { maxShardBytes, ...where } = decode(optionsSchema, options, 'sliceMatFormer');
+  const shards = maxShardBytes === undefined ? {} : { maxShardBytes };
+  if (typeof source !== 'string') {
+    return write(source.config, planSlice(source.config, slice), ofModel(source), out, shards);
+  }
+  const folder = await resolveFolder(source, where);
+  const config = await loadConfig(folder);
   const plan = planSlice(config, slice);
-  if (typeof source !== 'string') return write(config, plan, ofModel(source), out, options);
-
-  await refuseSameFolder(source, out);
-  const weights = openWeights(source);
+  await refuseSameFolder(folder, out);
+  const weights = openWeights(folder);
   try {
-    return await write(config, plan, ofFile(config, weights, source), out, options);
+    return await write(config, plan, ofFile(config, weights, folder, where.signal), out, shards);
   } finally {
     weights.close();
   }
@@ -85,7 +98,7 @@ async function write(
   plan: SlicePlan,
   stored: ReadonlyMap<string, Rows>,
   out: string,
-  options: SliceOptions,
+  shards: { readonly maxShardBytes?: number },
 ): Promise<SliceResult> {
   const { config, layers } = plan;
   const shapes = new Map([...parameterShapes(config), ...deadWeightShapes(config)]);
@@ -101,7 +114,7 @@ async function write(
       for (const [name, file] of files) {
         await withFile(join(beside, name), (handle) => handle.writeFile(file));
       }
-      await writeShards(beside, tensors, options);
+      await writeShards(beside, tensors, shards);
     },
     { isStale: isWeightFile, last: indexFile },
   );
@@ -205,7 +218,12 @@ function ofModel(model: Gemma3n): Map<string, Rows> {
 }
 
 /** A folder's tensors by the names that its model knows them by. */
-function ofFile(config: Gemma3nConfig, source: TensorSource, folder: string): Map<string, Rows> {
+function ofFile(
+  config: Gemma3nConfig,
+  source: TensorSource,
+  folder: string,
+  signal: AbortSignal | undefined,
+): Map<string, Rows> {
   const { copies, dead, tiedHead } = withShapesOnly(config, (model) => {
     const { copies, ...rest } = planWeights(model, source, folder);
     const names = Array.from(model.namedParameters(), ([name]) => name);
@@ -219,8 +237,10 @@ function ofFile(config: Gemma3nConfig, source: TensorSource, folder: string): Ma
   return new Map(
     all.map(([stored, name]): [string, Rows] => {
       const { dtype, shape } = source.entry(stored);
-      const rows = (start: number, count: number): Tensor =>
-        shape.length === 0 ? source.read(stored) : source.readRows(stored, start, count);
+      const rows = (start: number, count: number): Tensor => {
+        signal?.throwIfAborted();
+        return shape.length === 0 ? source.read(stored) : source.readRows(stored, start, count);
+      };
       return [name, { dtype: engineDType(dtype) ?? 'float32', shape, rows }];
     }),
   );

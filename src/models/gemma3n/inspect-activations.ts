@@ -1,0 +1,187 @@
+// What a computation keeps beside weights, in bytes, by formulas over the configuration. They count the tensors of
+// decoder-layer.ts, attention.ts and loss.ts; test/models/inspect-memory.test.ts holds them against the engine's own
+// count on two models. For images and clips they are coarser.
+
+import type { DType } from '../../tensor/index.js';
+import { decodeAudioConfig } from './audio-config.js';
+import { sharesKv, type Gemma3nConfig, type TextConfig } from './config.js';
+import { expandedChs } from './mobilenet-args.js';
+import { planTower } from './mobilenet-plan.js';
+import { decodeVisionConfig, type TowerConfig } from './vision-config.js';
+
+/** A batch and the dtype that it is computed in. */
+export interface Load {
+  readonly batch: number;
+  readonly length: number;
+  /** Images and clips of the whole batch. */
+  readonly images: number;
+  readonly clips: number;
+  readonly dtype: DType;
+}
+
+const FLOAT_BYTES = 4;
+/** Height and width of Gemma 3n's images, as its processor makes them. */
+const IMAGE_SIZE = 768;
+
+export function dtypeBytes(dtype: DType): number {
+  return /(16)$/.test(dtype) ? 2 : dtype === 'float64' ? 8 : 4;
+}
+
+/** Keys and values of a whole batch in generation: of unshared layers alone, of sliding ones only their window. */
+export function kvCacheBytes(
+  text: TextConfig,
+  { batch, length, dtype }: Load,
+): { used: number; plain: number } {
+  const each = 2 * batch * text.numKeyValueHeads * text.headDim * dtypeBytes(dtype);
+  let used = 0;
+  for (const [layer, type] of text.layerTypes.entries()) {
+    if (sharesKv(text, layer)) continue;
+    used += each * (type === 'sliding_attention' ? Math.min(length, text.slidingWindow) : length);
+  }
+  return { used, plain: each * length * text.numHiddenLayers };
+}
+
+/** What the text tower's forward keeps for its backward pass, all layers together. */
+export function keptForBackward(text: TextConfig, load: Load): number {
+  const {
+    hiddenSize: H,
+    altupNumInputs: N,
+    hiddenSizePerLayerInput: P,
+    laurelRank: R,
+    numHiddenLayers,
+  } = text;
+  const [Q, K] = [text.numAttentionHeads * text.headDim, text.numKeyValueHeads * text.headDim];
+  const tokens = load.batch * load.length;
+  let elements = 0;
+  for (let layer = 0; layer < numHiddenLayers; layer++) {
+    const I = text.intermediateSize[layer] ?? 0;
+    const isSparse = (text.activationSparsityPattern[layer] ?? 0) > 0;
+    // copies; inputs of ten norms and routers, of projections; the correction's own
+    elements += tokens * ((N + 15) * H + R + 2 * P + 4 * N + N ** 2);
+    elements += tokens * (isSparse ? 4 : 3) * I;
+    elements += tokens * (2 * Q + (sharesKv(text, layer) ? 0 : 2 * K));
+    elements += attention(text, layer, load).kept;
+  }
+  // embeddings, their projections to copies and back; per-layer inputs before and after their norm
+  elements += tokens * (6 * N * H + 3 * numHiddenLayers * P);
+  return elements * dtypeBytes(load.dtype);
+}
+
+/** The most that one layer's forward has in use at once, with what it is given. */
+export function workOfForward(text: TextConfig, load: Load): number {
+  const {
+    hiddenSize: H,
+    altupNumInputs: N,
+    hiddenSizePerLayerInput: P,
+    laurelRank: R,
+    numHiddenLayers,
+  } = text;
+  const [Q, K] = [text.numAttentionHeads * text.headDim, text.numKeyValueHeads * text.headDim];
+  const tokens = load.batch * load.length;
+  const layers = text.layerTypes.map((_, layer) => {
+    const I = text.intermediateSize[layer] ?? 0;
+    const isSparse = (text.activationSparsityPattern[layer] ?? 0) > 0;
+    const ofKeys = sharesKv(text, layer) ? 0 : 9 * K;
+    const { kept, passing } = attention(text, layer, load);
+    return tokens * ((2 * N + 24) * H + R + 2 * P + 7 * Q + ofKeys + (isSparse ? 6 : 3) * I) + kept + passing;
+  });
+  const given = tokens * ((N + 4) * H + 6 * numHiddenLayers * P);
+  return (Math.max(...layers) + given) * dtypeBytes(load.dtype);
+}
+
+/** Elements of one layer's attention that are kept for backward beside the inputs of norms and of the output's projection,
+ *  and those that only pass through. */
+function attention(
+  text: TextConfig,
+  layer: number,
+  { batch, length, dtype }: Load,
+): { kept: number; passing: number } {
+  const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim } = text;
+  const [Q, K] = [heads * headDim, kvHeads * headDim];
+  const window = text.layerTypes[layer] === 'sliding_attention' ? text.slidingWindow : Infinity;
+  const isProduct = dtype === 'bfloat16' && 2 * batch * heads * length * Math.min(length, window) <= 2 ** 28;
+  const size = Math.max(isProduct ? 128 : 64, 32 * Math.ceil(length / 16 / 32));
+  // the fused kernel keeps its inputs and its results, of each block
+  const ofKernel = batch * length * (Q + (sharesKv(text, layer) ? 0 : 2 * K));
+  if (!isProduct) return { kept: ofKernel + (length > size ? batch * length * Q : 0), passing: 0 };
+
+  // the products keep probabilities, and copies of what they multiply
+  let kept = 0;
+  let passing = 0;
+  for (let start = 0; start < length; start += size) {
+    const rows = Math.min(size, length - start);
+    const keys = start + rows - 32 * Math.floor(Math.max(0, start - window + 1) / 32);
+    kept += batch * (heads * rows * keys + rows * Q + 2 * keys * K);
+    passing = Math.max(passing, 2 * batch * heads * rows * keys);
+  }
+  return { kept, passing };
+}
+
+/** The most that the summed loss has in use: a chunk's logits and its gradients. */
+export function workOfLoss(text: TextConfig, load: Load, learnsHead: boolean): number {
+  const { vocabSize, hiddenSize } = text;
+  const bytes = dtypeBytes(load.dtype);
+  const rows = load.batch * load.length;
+  const chunkRows = Math.max(1, Math.floor((64 * 2 ** 20) / (FLOAT_BYTES * vocabSize)));
+  const isWhole = rows <= chunkRows;
+  const logits = Math.min(rows, chunkRows) * vocabSize * bytes;
+  const head = learnsHead ? vocabSize * hiddenSize * (isWhole ? 0 : bytes) : 0;
+  return logits + head + 2 * rows * hiddenSize * bytes;
+}
+
+/** The gradient of the output head, which the loss makes in the forward pass: float32 where it sums over chunks. */
+export function headGradient(text: TextConfig, load: Load): number {
+  const chunkRows = Math.max(1, Math.floor((64 * 2 ** 20) / (FLOAT_BYTES * text.vocabSize)));
+  const isWhole = load.batch * load.length <= chunkRows;
+  return text.vocabSize * text.hiddenSize * (isWhole ? dtypeBytes(load.dtype) : FLOAT_BYTES);
+}
+
+/** The image tower over the batch's images: what it has in use at once, and what it keeps for backward where it learns. */
+export function visionBytes(config: Gemma3nConfig, { images, dtype }: Load): { work: number; kept: number } {
+  if (!config.vision || images === 0) return { work: 0, kept: 0 };
+  const { most, all } = towerElements(decodeVisionConfig(config.vision).tower);
+  return { work: images * most * dtypeBytes(dtype), kept: images * all * dtypeBytes(dtype) };
+}
+
+/** Elements an image: of the largest block, and of all that its convolutions and norms take. */
+function towerElements(tower: TowerConfig): { most: number; all: number } {
+  const plan = planTower(tower);
+  let side = IMAGE_SIZE / 2;
+  const stem = 3 * plan.stemSize * side ** 2;
+  let [most, all] = [stem, stem];
+  const fused = [plan.fusedStages.includes(0) ? plan.stemSize * side ** 2 : 0];
+  for (const [stage, blocks] of plan.stages.entries()) {
+    for (const { args, inChs } of blocks) {
+      const inside = Math.ceil(side / args.stride);
+      const wide = args.blockType === 'mqa' ? 2 * inChs : expandedChs(args, inChs);
+      const elements = 2 * inChs * side ** 2 + (3 * wide + 2 * args.outChs) * inside ** 2;
+      side = inside;
+      most = Math.max(most, elements);
+      all += elements;
+    }
+    if (plan.fusedStages.includes(stage + 1)) fused.push((blocks.at(-1)?.args.outChs ?? 0) * side ** 2);
+  }
+  const held = fused.reduce((sum, elements) => sum + elements, 0);
+  return { most: most + held, all: all + 4 * held };
+}
+
+/** The audio tower over the batch's clips, each as long as its soft tokens allow. */
+export function audioBytes(config: Gemma3nConfig, { clips, dtype }: Load): { work: number; kept: number } {
+  if (!config.audio || clips === 0) return { work: 0, kept: 0 };
+  const {
+    hiddenSize: H,
+    confNumHiddenLayers,
+    sscpConvChannelSize,
+    inputFeatSize,
+  } = decodeAudioConfig(config.audio);
+  // soft tokens are every fourth place of the conformer, whose places are every fourth frame
+  const places = config.audioSoftTokensPerImage * 4;
+  const convolutions =
+    places * 4 * inputFeatSize * (sscpConvChannelSize[0] / 4 + sscpConvChannelSize[1] / 16) * 3;
+  const layer = places * 40 * H;
+  const each = dtypeBytes(dtype) * clips;
+  return {
+    work: (convolutions + layer) * each,
+    kept: (convolutions + confNumHiddenLayers * layer) * each,
+  };
+}

@@ -1,0 +1,104 @@
+// What a Gemma 3n checkpoint is: parameters a part, layers and whose keys and values they use, memory that it needs,
+// and what its weights look like. A configuration alone tells all but the last, and takes no memory for weights.
+
+import * as fs from 'node:fs/promises';
+import { isWeightFile, readFault } from '../../checkpoint/index.js';
+import { isRepository, resolveFolder } from '../../hub/index.js';
+import { decode, z } from '../../schema.js';
+import { decodeConfig, type Gemma3nConfig, type JsonObject } from './config.js';
+import { COMPUTE_DTYPES, FREEZABLE, memoryFacts, type MemoryFacts } from './inspect-memory.js';
+import { countParameters, layerFacts, type LayerFacts, type ParameterCounts } from './inspect-parameters.js';
+import { weightFacts, type WeightFacts } from './inspect-weights.js';
+import { isDecoded, loadConfig, statedDType } from './load.js';
+
+const natural = z.int().min(1);
+const count = z.int().min(0);
+const schema = z.strictObject({
+  /** Rows of a batch, and tokens of a row. */
+  batch: natural.default(1),
+  length: natural.default(1024),
+  /** Images and clips of the whole batch. */
+  images: count.default(0),
+  clips: count.default(0),
+  /** Of weights and computation; by default what config.json says. */
+  dtype: z.enum(COMPUTE_DTYPES).optional(),
+  /** Of low-rank adapters. */
+  rank: natural.default(16),
+  /** Parts that do not learn in full fine-tuning. */
+  freeze: z.array(z.enum(Object.keys(FREEZABLE) as [keyof typeof FREEZABLE])).default([]),
+  /** Look at the weights, which takes reading them; by default where a folder has any. Of a repository of the Hub they
+   *  are downloaded only when this is true. */
+  weights: z.boolean().optional(),
+  /** Of a repository on the Hub. */
+  revision: z.string().min(1).optional(),
+  offline: z.boolean().optional(),
+  signal: z.instanceof(AbortSignal).optional(),
+});
+
+export type InspectOptions = z.input<typeof schema>;
+
+export interface Inspection {
+  /** What was inspected, where it has a name: a folder, a file, a repository. */
+  readonly checkpoint: string | undefined;
+  readonly kind: Gemma3nConfig['kind'];
+  readonly parameters: ParameterCounts;
+  readonly layers: readonly LayerFacts[];
+  readonly memory: MemoryFacts;
+  /** Of a checkpoint with weights. */
+  readonly weights: WeightFacts | undefined;
+}
+
+/** Inspects a checkpoint.
+ *  @param checkpoint a folder in Hugging Face's layout, with weights or with config.json alone; a repository of the Hub;
+ *    a config.json; or what it holds, as an object
+ *  @throws {CheckpointError} when there is none, or its weights are not those of its configuration
+ *  @throws {ConfigError} naming every faulty key of config.json, or of `options` */
+export async function inspectCheckpoint(
+  checkpoint: string | Gemma3nConfig | JsonObject,
+  options: InspectOptions = {},
+): Promise<Inspection> {
+  const {
+    weights: wanted,
+    signal,
+    revision,
+    offline,
+    ...load
+  } = decode(schema, options, 'inspectCheckpoint');
+  const isRemote = typeof checkpoint === 'string' && isRepository(checkpoint);
+  const kind = isRemote && wanted !== true ? 'config' : 'model';
+  const place =
+    typeof checkpoint === 'string'
+      ? await resolveFolder(checkpoint, { revision, offline, signal, kind })
+      : checkpoint;
+  const { config, folder } = await read(place);
+  const parameters = countParameters(config);
+  const dtype = load.dtype ?? COMPUTE_DTYPES.find((one) => one === statedDType(config.raw)) ?? 'float32';
+
+  const hasWeights = folder !== undefined && (await fs.readdir(folder)).some(isWeightFile);
+  const looks = wanted ?? (hasWeights && !isRemote);
+  return {
+    checkpoint: typeof checkpoint === 'string' ? checkpoint : undefined,
+    kind: config.kind,
+    parameters,
+    layers: layerFacts(config),
+    memory: memoryFacts(config, parameters, { ...load, dtype }),
+    weights: looks && folder !== undefined ? await weightFacts(folder, config, { signal }) : undefined,
+  };
+}
+
+async function read(
+  checkpoint: string | Gemma3nConfig | JsonObject,
+): Promise<{ config: Gemma3nConfig; folder?: string }> {
+  if (typeof checkpoint !== 'string') {
+    return { config: isDecoded(checkpoint) ? checkpoint : decodeConfig(checkpoint) };
+  }
+  const status = await fs.stat(checkpoint).catch(() => undefined);
+  if (!status?.isFile()) return { config: await loadConfig(checkpoint), folder: checkpoint };
+  let json: unknown;
+  try {
+    json = JSON.parse(await fs.readFile(checkpoint, 'utf8'));
+  } catch (cause) {
+    throw readFault(checkpoint, "a model's configuration in JSON, or a folder with one", cause);
+  }
+  return { config: decodeConfig(json, checkpoint) };
+}
