@@ -3,35 +3,19 @@
 
 import * as fs from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { SafetensorsFile } from '../../src/checkpoint/safetensors.js';
 import { generate } from '../../src/generate/index.js';
 import { decodeConfig } from '../../src/models/gemma3n/config.js';
-import { Gemma3nMultimodal, createGemma3n } from '../../src/models/gemma3n/model.js';
+import { createGemma3n } from '../../src/models/gemma3n/model.js';
 import { type Tensor, liveTensors, scope, setNumThreads, tensor, zeros } from '../../src/tensor/index.js';
-import { gradientDifference, recordedGradients, root, scaledDifference } from './reference.js';
+import { expectGradients, expectLogits, ids, load, wordsOf } from './multimodal-reference.js';
+import { root, scaledDifference } from './reference.js';
 
 beforeAll(() => setNumThreads(1));
-
-function load(name: string) {
-  const folder = `${root}multimodal-${name}/`;
-  const model = createGemma3n(decodeConfig(JSON.parse(fs.readFileSync(`${folder}config.json`, 'utf8'))));
-  if (!(model instanceof Gemma3nMultimodal)) throw new Error('expected a model with images');
-  using weights = new SafetensorsFile(`${folder}model.safetensors`);
-  const names: string[] = [];
-  for (const [path, parameter] of model.namedParameters()) {
-    weights.copyInto(path, parameter);
-    names.push(path);
-  }
-  expect(names.sort()).toEqual([...weights.names].sort());
-  return { model: model.eval(), values: new SafetensorsFile(`${folder}values.safetensors`) };
-}
 
 describe.each(['plain', 'wide'])('the %s model', (name) => {
   const { model, values } = load(name);
   const batchOf = (side: string) => ({
-    inputIds: values.read(`${side}.input_ids`),
-    attentionMask: values.read(`${side}.attention_mask`),
-    labels: values.read(`${side}.labels`),
+    ...wordsOf(values, side),
     ...(side !== 'text' && { pixelValues: values.read('pixel_values') }),
   });
   afterAll(() => values.close());
@@ -43,48 +27,13 @@ describe.each(['plain', 'wide'])('the %s model', (name) => {
     });
   });
 
-  test.each(['left', 'right', 'text'])(
-    'gives the reference logits and loss of the batch padded %s',
-    (side) => {
-      scope(() => {
-        const { labels, ...inputs } = batchOf(side);
-        const { logits, loss } = model.forward({ ...inputs, labels });
-        const mask = inputs.attentionMask.to('float32').unsqueeze(-1); // padding's own logits mean nothing
-        expect(scaledDifference(logits.mul(mask), values.read(`${side}.logits`).mul(mask))).toBeLessThan(
-          1e-4,
-        );
-        expect(Math.abs(loss!.item() - values.read(`${side}.loss`).item())).toBeLessThan(1e-5);
-
-        const { loss: sum, numLabels } = model.lossSum({ ...inputs, labels });
-        expect(Math.abs(sum.item() / numLabels - values.read(`${side}.loss`).item())).toBeLessThan(1e-5);
-      });
-    },
+  test.each(['left', 'right', 'text'])('gives the reference logits and loss of the batch padded %s', (side) =>
+    scope(() => expectLogits(model, values, side, batchOf(side))),
   );
 
   test.each(['forward', 'lossSum'] as const)(
     'gives the reference gradient of every parameter by %s',
-    (path) => {
-      scope(() => {
-        for (const [, parameter] of model.namedParameters()) parameter.grad = null;
-        if (path === 'forward') model.forward(batchOf('left')).loss!.backward();
-        else {
-          const { loss, numLabels } = model.lossSum(batchOf('left'));
-          loss.div(numLabels).backward();
-        }
-
-        const seen: string[] = [];
-        const wrong: [string, number][] = [];
-        for (const [key, parameter] of model.namedParameters()) {
-          const gradient = parameter.grad;
-          if (!gradient || gradient.abs().amax().item() === 0) continue;
-          const difference = gradientDifference(gradient, key, values, 'left.');
-          if (!(difference < 1e-3)) wrong.push([key, difference]);
-          seen.push(key);
-        }
-        expect(wrong).toEqual([]);
-        expect(seen.sort()).toEqual(recordedGradients(values, 'left.').sort());
-      });
-    },
+    (path) => scope(() => expectGradients(model, values, path, batchOf('left'))),
   );
 
   test('generates the reference ids, prompts alone and padded together', async () => {
@@ -203,7 +152,3 @@ test('a configuration whose soft tokens are not the positions of the fused featu
       'change one of the two',
   );
 });
-
-function ids(values: SafetensorsFile, name: string): number[] {
-  return scope(() => Array.from(values.read(name).toTypedArray(), Number));
-}
