@@ -24,7 +24,8 @@ export class CollateError extends DataError {
   }
 }
 
-/** Pads to the batch's longest example and puts all images behind each other, in the order of the rows.
+/** Pads to the batch's longest example and puts all images, and all clips, behind each other, in the order of the rows. Clips
+ *  are padded to the longest with zeros, and masked there.
  *  Labels are padded with -100. With padding on the left the first token of a padded row is not learnt either:
  *  it would be predicted from padding.
  *  @throws {CollateError} naming the example, when there is none, one is empty, some have labels, images of other sizes or
@@ -61,11 +62,13 @@ export function collate(
   }
 
   const pixelValues = joinImages(examples);
+  const clips = joinClips(examples);
   return {
     inputIds: { data: inputIds, shape },
     attentionMask: { data: attentionMask, shape },
     ...(labels ? { labels: { data: labels, shape } } : {}),
     ...(pixelValues ? { pixelValues } : {}),
+    ...clips,
     numTokens: examples.reduce((sum, { inputIds }) => sum + inputIds.length, 0),
     numLabels: labels ? countLabels(labels, width) : 0,
     numSamples: examples.length,
@@ -89,8 +92,11 @@ function arraysOf({
   attentionMask,
   labels,
   pixelValues,
+  inputFeatures,
+  inputFeaturesMask,
 }: Batch): NdArray<Float32Array | Int32Array | Uint8Array>[] {
-  return [inputIds, attentionMask, labels, pixelValues].filter((array) => array !== undefined);
+  const arrays = [inputIds, attentionMask, labels, pixelValues, inputFeatures, inputFeaturesMask];
+  return arrays.filter((array) => array !== undefined);
 }
 
 function countLabels(labels: Int32Array, width: number): number {
@@ -99,7 +105,7 @@ function countLabels(labels: Int32Array, width: number): number {
   return count;
 }
 
-function checkExample({ inputIds, labels, pixelValues }: Example, index: number): void {
+function checkExample({ inputIds, labels, ...media }: Example, index: number): void {
   if (inputIds.length === 0) {
     throw new CollateError(index, {
       expected: 'at least one token',
@@ -114,15 +120,34 @@ function checkExample({ inputIds, labels, pixelValues }: Example, index: number)
       remedy: 'labels are not shifted: label i belongs to token i',
     });
   }
-  if (!pixelValues) return;
-  const { shape, data } = pixelValues;
-  if (shape.length !== 4 || shape.reduce((product, n) => product * n, 1) !== data.length) {
-    throw new CollateError(index, {
-      expected: 'pixelValues of shape [images, channels, height, width]',
-      received: `shape [${shape.join(', ')}] with ${data.length} values`,
-      remedy: 'check the image processor',
-    });
-  }
+  const { pixelValues, inputFeatures, inputFeaturesMask } = media;
+  if (pixelValues) checkShape(index, 'pixelValues', pixelValues, ['images', 'channels', 'height', 'width']);
+  if (!inputFeatures && !inputFeaturesMask) return;
+  if (inputFeatures) checkShape(index, 'inputFeatures', inputFeatures, ['clips', 'frames', 'melBins']);
+  if (inputFeaturesMask) checkShape(index, 'inputFeaturesMask', inputFeaturesMask, ['clips', 'frames']);
+  const [features, mask] = [inputFeatures, inputFeaturesMask].map((array) =>
+    array?.shape.slice(0, 2).join(', '),
+  );
+  if (features === mask) return;
+  throw new CollateError(index, {
+    expected: 'inputFeatures and inputFeaturesMask of the same clips and frames',
+    received: `[${features ?? 'none'}] and [${mask ?? 'none'}]`,
+    remedy: 'pass both as the processor gave them',
+  });
+}
+
+function checkShape(
+  index: number,
+  name: string,
+  { shape, data }: NdArray<Float32Array | Uint8Array>,
+  dims: readonly string[],
+): void {
+  if (shape.length === dims.length && shape.reduce((product, n) => product * n, 1) === data.length) return;
+  throw new CollateError(index, {
+    expected: `${name} of shape [${dims.join(', ')}]`,
+    received: `shape [${shape.join(', ')}] with ${data.length} values`,
+    remedy: `check the ${name === 'pixelValues' ? 'image processor' : 'feature extractor'}`,
+  });
 }
 
 function presentInAll(examples: readonly Example[], key: keyof Example): boolean {
@@ -161,4 +186,41 @@ function joinImages(examples: readonly Example[]): NdArray<Float32Array> | undef
     offset += part.data.length;
   }
   return { data, shape: [parts.reduce((sum, { shape }) => sum + shape[0]!, 0), ...size] };
+}
+
+/** Clips of all examples, [clips, frames, melBins], with their mask; nothing when none has a clip. */
+function joinClips(examples: readonly Example[]): Pick<Batch, 'inputFeatures' | 'inputFeaturesMask'> {
+  let numClips = 0;
+  let frames = 0;
+  let bins: number | undefined;
+  for (const [index, { inputFeatures }] of examples.entries()) {
+    const [clips = 0, length = 0, own = 0] = inputFeatures?.shape ?? [];
+    if (clips === 0) continue;
+    numClips += clips;
+    frames = Math.max(frames, length);
+    bins ??= own;
+    if (own === bins) continue;
+    throw new CollateError(index, {
+      expected: `features of ${bins} mel bins, as the batch's first`,
+      received: String(own),
+      remedy: 'give all samples of a stream to the same encode step',
+    });
+  }
+  if (bins === undefined) return {};
+  const features = new Float32Array(numClips * frames * bins);
+  const mask = new Uint8Array(numClips * frames);
+  let clip = 0;
+  for (const { inputFeatures, inputFeaturesMask } of examples) {
+    if (!inputFeatures || !inputFeaturesMask) continue;
+    const [clips, length] = inputFeatures.shape as readonly [number, number, number];
+    for (let own = 0; own < clips; own++, clip++) {
+      const begin = own * length;
+      features.set(inputFeatures.data.subarray(begin * bins, (begin + length) * bins), clip * frames * bins);
+      mask.set(inputFeaturesMask.data.subarray(begin, begin + length), clip * frames);
+    }
+  }
+  return {
+    inputFeatures: { data: features, shape: [numClips, frames, bins] },
+    inputFeaturesMask: { data: mask, shape: [numClips, frames] },
+  };
 }

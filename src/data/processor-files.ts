@@ -118,11 +118,13 @@ function mediaFiles(
 }
 
 function checkFamily(name: unknown, where: string, family: RegExp): void {
-  if (name === undefined || name === null || family.test(String(name))) return;
+  if (name === undefined || name === null) return;
+  const received = typeof name === 'string' ? name : JSON.stringify(name);
+  if (family.test(received)) return;
   throw new TextError({
     where,
     expected: /\w+/.exec(family.source)![0],
-    received: String(name),
+    received,
     remedy: "take all processor files from the Gemma 3n model's own folder",
   });
 }

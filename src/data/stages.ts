@@ -1,10 +1,11 @@
 // The pipeline file's `decodeMedia` and `encode`: stages made when the run starts, since they need the model's processor.
 
-import { orderedMap } from '../flow/index.js';
-import type { Stage } from '../flow/types.js';
+import { type MapContext, orderedMap } from '../flow/index.js';
+import type { Origin, Stage } from '../flow/types.js';
 import { definePart, type Part } from '../parts.js';
 import { z } from '../schema.js';
 import { decodeSampleMedia, encodeSample } from './encode-sample.js';
+import { hearingOf } from './media-arrays.js';
 import type { Processor } from './processor.js';
 import type { Example, Sample } from './types.js';
 
@@ -13,6 +14,15 @@ export interface StageContext {
   readonly processor: Processor;
   /** Train on the samples, or have them answered and compare. */
   readonly purpose: 'train' | 'evaluate';
+  /** Is told what was left out of a sample that goes on. */
+  readonly onNotice?: (notice: SampleNotice) => void;
+}
+
+/** What people should know of a sample that was not taken whole. */
+export interface SampleNotice {
+  readonly stage: string;
+  readonly origin: Origin;
+  readonly message: string;
 }
 
 export interface DecodeMediaOptions {
@@ -25,9 +35,15 @@ export interface EncodeStageOptions {
   readonly concurrency?: number;
   /** The most images in one sample, for the pool's reckoning; 1 by default. */
   readonly maxImages?: number;
-  /** The most tokens in one sample, for the pool's reckoning; 2048 by default. */
+  /** The most clips in one sample, for the pool's reckoning; by default as many as weigh what the heaviest sample so far did. */
+  readonly maxClips?: number;
+  /** A sample of more tokens is quarantined. By default the tokenizer's `model_max_length` where it states one, and the pool
+   *  reckons with 2048. */
   readonly maxTokens?: number;
 }
+
+/** What a sample is reckoned with where nothing bounds it. */
+const RECKONED_TOKENS = 2048;
 
 const concurrency = z.int().positive().default(4);
 
@@ -35,8 +51,19 @@ const decodeMediaPart = definePart({
   role: 'stage',
   kind: 'decodeMedia',
   schema: z.strictObject({ concurrency }),
-  create: (options, _context: StageContext): Stage<Sample, Sample> =>
-    orderedMap(decodeSampleMedia, { name: 'decodeMedia', ...options, weigh: sampleBytes }),
+  create: ({ concurrency }, { processor }: StageContext): Stage<Sample, Sample> => {
+    const audio = processor.media.audio?.settings;
+    const hearing = audio && { hearing: hearingOf(audio) };
+    return heaviestSoFar(
+      (weigh) =>
+        orderedMap((sample: Sample, call) => decodeSampleMedia(sample, { ...hearing, signal: call.signal }), {
+          name: 'decodeMedia',
+          concurrency,
+          weigh,
+        }),
+      { bytesOf: sampleBytes, grows: hasClips },
+    );
+  },
 });
 
 const encodePart = definePart({
@@ -45,21 +72,32 @@ const encodePart = definePart({
   schema: z.strictObject({
     concurrency,
     maxImages: z.int().nonnegative().default(1),
-    maxTokens: z.int().positive().default(2048),
+    maxClips: z.int().nonnegative().optional(),
+    maxTokens: z.int().positive().optional(),
   }),
   create: (
-    { concurrency, maxImages, maxTokens },
-    { processor, purpose }: StageContext,
-  ): Stage<Sample, Example> =>
-    orderedMap((sample: Sample) => encodeSample(processor, sample, { purpose }), {
-      name: 'encode',
-      concurrency,
-      itemBytes: maxImages * processor.imageBytes + maxTokens * 2 * Int32Array.BYTES_PER_ELEMENT,
-      weigh: exampleBytes,
-    }),
+    { concurrency, maxImages, maxClips, maxTokens },
+    { processor, purpose, onNotice }: StageContext,
+  ): Stage<Sample, Example> => {
+    const name = 'encode';
+    const options = { purpose, ...(maxTokens !== undefined && { maxTokens }) };
+    const encoded = async (sample: Sample, { origin }: MapContext): Promise<Example> => {
+      const example = await encodeSample(processor, sample, options);
+      for (const message of example.notices ?? []) onNotice?.({ stage: name, origin, message });
+      return example;
+    };
+    const itemBytes =
+      maxImages * processor.imageBytes +
+      (maxClips ?? 0) * processor.clipBytes +
+      (maxTokens ?? RECKONED_TOKENS) * 2 * Int32Array.BYTES_PER_ELEMENT;
+    return heaviestSoFar((weigh) => orderedMap(encoded, { name, concurrency, itemBytes, weigh }), {
+      bytesOf: exampleBytes,
+      grows: ({ inputFeatures }) => maxClips === undefined && inputFeatures !== undefined,
+    });
+  },
 });
 
-/** Decodes the pictures of samples, off the JavaScript thread. One that cannot be decoded quarantines its sample.
+/** Decodes the pictures and clips of samples, off the JavaScript thread. One that cannot be decoded quarantines its sample.
  *  @example decodeMedia({ concurrency: 4 }) */
 export function decodeMedia(
   options: DecodeMediaOptions = {},
@@ -67,14 +105,42 @@ export function decodeMedia(
   return decodeMediaPart(options);
 }
 
-/** Samples to tokens, labels and pixel values; in an evaluation to prompts with their expected answers. */
+/** Samples to tokens, labels, pixel values and log-mel features; in an evaluation to prompts with their expected answers.
+ *  @example encode({ maxImages: 0, maxClips: 1, maxTokens: 512 }) */
 export function encode(
   options: EncodeStageOptions = {},
 ): Part<'stage', StageContext, Stage<Sample, Example>> {
   return encodePart(options);
 }
 
-/** Bytes of a sample's pictures and text. */
+/** A stage that asks for as much room a sample as the heaviest one took: samples with clips may weigh a hundred times
+ *  their encoded bytes, and how long clips are is known when the first are decoded.
+ *  @param build gets the function that weighs
+ *  @param options.grows samples that count */
+function heaviestSoFar<A, B>(
+  build: (weigh: (value: B) => number) => Stage<A, B>,
+  { bytesOf, grows }: { bytesOf: (value: B) => number; grows: (value: B) => boolean },
+): Stage<A, B> {
+  let heaviest = 0;
+  const stage = build((value) => {
+    const bytes = bytesOf(value);
+    if (bytes > heaviest && grows(value)) heaviest = bytes;
+    return bytes;
+  });
+  const { itemBytes = 0 } = stage;
+  return {
+    ...stage,
+    get itemBytes() {
+      return Math.max(itemBytes, heaviest);
+    },
+  };
+}
+
+function hasClips({ messages }: Sample): boolean {
+  return messages.some(({ content }) => content.some(({ type }) => type === 'audio'));
+}
+
+/** Bytes of a sample's media and text. */
 function sampleBytes({ messages }: Sample): number {
   const parts = messages.flatMap(({ content }) => content);
   return parts.reduce((sum, part) => {
@@ -85,7 +151,11 @@ function sampleBytes({ messages }: Sample): number {
 }
 
 /** Bytes of an example's arrays, and of the picture that an evaluation keeps. */
-function exampleBytes({ inputIds, labels, pixelValues, target }: Example): number {
-  const arrays = [inputIds, labels, pixelValues?.data, target?.image?.data];
+function exampleBytes({ target, ...example }: Example): number {
+  const { inputIds, labels, pixelValues, inputFeatures, inputFeaturesMask } = example;
+  const arrays = [
+    ...[inputIds, labels, pixelValues?.data, inputFeatures?.data, inputFeaturesMask?.data],
+    target?.image?.data,
+  ];
   return arrays.reduce((sum, array) => sum + (array?.byteLength ?? 0), 0);
 }

@@ -10,6 +10,7 @@ import { Observable, type Subscriber } from 'rxjs';
 import { FlowError, SluiceError, messageOf } from '../errors.js';
 import type { Ledger } from './ledger.js';
 import type { Pool } from './pool.js';
+import { withoutFolder } from './places.js';
 import { place, weightOf } from './ticket.js';
 import type { FlowPosition, Origin, Source, SourceFault, SourceItem, Ticketed } from './types.js';
 
@@ -19,8 +20,9 @@ const TURN_MS = 5;
 export interface GateOptions {
   readonly pool: Pool;
   readonly ledger: Ledger;
-  /** The least to take from the pool for each item: what later stages may make of it, in bytes. */
-  readonly reserve?: number;
+  /** The least to take from the pool for each item: what later stages may make of it, in bytes. A function
+   *  may ask for more as the run goes on. */
+  readonly reserve?: number | (() => number);
   /** Goes on with this position's item. */
   readonly from?: FlowPosition | undefined;
 }
@@ -47,7 +49,7 @@ class Pump<T> {
   readonly closed: Promise<unknown>;
   private readonly pool: Pool;
   private readonly ledger: Ledger;
-  private readonly reserve: number;
+  private readonly reserve: () => number;
   private readonly controller = new AbortController();
   private iterator: AsyncIterator<SourceItem<T> | SourceFault> | undefined;
   private resolveClosed: (error?: unknown) => void = () => {};
@@ -65,9 +67,9 @@ class Pump<T> {
     this.from = from;
     this.pool = pool;
     this.ledger = ledger;
-    this.reserve = reserve;
+    this.reserve = typeof reserve === 'number' ? () => reserve : reserve;
     this.strict = source.maxItemBytes !== undefined && source.maxItemBytes <= pool.capacity;
-    this.expected = Math.max(reserve, this.strict ? (source.maxItemBytes ?? 0) : 0);
+    this.expected = Math.max(this.reserve(), this.strict ? (source.maxItemBytes ?? 0) : 0);
     this.closed = new Promise((resolve) => (this.resolveClosed = resolve));
   }
 
@@ -107,6 +109,8 @@ class Pump<T> {
     let toSkip = this.from !== undefined && this.from.cursor === undefined ? this.from.item : 0;
     let isFirst = true;
     while (this.running) {
+      const reserve = this.reserve();
+      this.expected = Math.max(this.expected, reserve);
       while (!this.pool.fits(this.expected) && !this.ledger.stalled) {
         await this.pool.room(this.expected);
         if (!this.running) return;
@@ -121,12 +125,12 @@ class Pump<T> {
         toSkip -= 1;
         continue;
       }
-      if (isFirst && this.from && !sameOrigin(pulled.value.origin, this.from.origin)) {
+      if (isFirst && this.from && !sameOrigin(withoutFolder(pulled.value.origin), this.from.origin)) {
         throw this.movedError(place(pulled.value.origin));
       }
       isFirst = false;
 
-      const weight = this.weigh(pulled.value);
+      const weight = this.weigh(pulled.value, reserve);
       if (!this.pool.fits(weight)) await this.waitInHand(weight, pulled.value.origin);
       if (!this.running) return;
       this.admit(pulled.value, weight, subscriber);
@@ -138,9 +142,9 @@ class Pump<T> {
     }
   }
 
-  private weigh({ bytes, origin }: SourceItem<T> | SourceFault): number {
+  private weigh({ bytes, origin }: SourceItem<T> | SourceFault, reserve: number): number {
     const own = weightOf(bytes, `source ${this.source.name}: ${place(origin)}`);
-    const weight = Math.max(own, this.reserve);
+    const weight = Math.max(own, reserve);
     const { maxItemBytes } = this.source;
     if (own > this.pool.capacity) {
       this.ledger.report({ kind: 'oversize', origin, bytes: own, limit: this.pool.capacity });
@@ -148,12 +152,12 @@ class Pump<T> {
       this.ledger.report({ kind: 'oversize', origin, bytes: own, limit: maxItemBytes });
     }
     const known = Math.max(this.expected, weight);
-    this.expected = this.strict ? Math.min(known, this.pool.capacity) : this.assume(known);
+    this.expected = this.strict ? Math.min(known, this.pool.capacity) : this.assume(known, reserve);
     return weight;
   }
 
-  private assume(largest: number): number {
-    return Math.max(this.reserve, Math.min(largest, Math.floor(this.pool.capacity / 4)));
+  private assume(largest: number, reserve: number): number {
+    return Math.max(reserve, Math.min(largest, Math.floor(this.pool.capacity / 4)));
   }
 
   private async waitInHand(weight: number, origin: Origin): Promise<void> {

@@ -44,6 +44,8 @@ class Run {
   private readonly delivery: Delivery<unknown>;
   private ended: Ended | undefined;
   private failure: { readonly error: unknown } | undefined;
+  /** What a sample may come to weigh from each stage on, as of the last pull: a stage's `itemBytes` may grow. */
+  private reserves: readonly number[] = [];
   private resolveEnd: () => void = () => {};
   private readonly end = new Promise<void>((resolve) => (this.resolveEnd = resolve));
 
@@ -75,18 +77,17 @@ class Run {
     for (const { name, reproducible } of this.stages) {
       if (reproducible === false) this.ledger.report({ kind: 'unordered', stage: name });
     }
-    const reserves = reservesOf(this.stages);
     const entrance = gate(this.options.source, {
       pool: this.pool,
       ledger: this.ledger,
-      reserve: reserves[0] ?? 0,
+      reserve: () => (this.reserves = reservesOf(this.stages))[0] ?? 0,
       from: this.options.from,
     });
     const cancel = (): void => this.finish('cancelled');
     if (signal?.aborted === true) cancel();
     signal?.addEventListener('abort', cancel, { once: true });
     try {
-      const graph = this.ended === undefined ? this.connect(entrance, reserves) : undefined;
+      const graph = this.ended === undefined ? this.connect(entrance) : undefined;
       if (graph !== undefined) {
         this.delivery.begin();
         const subscription = graph.subscribe({
@@ -104,14 +105,11 @@ class Run {
     return this.close();
   }
 
-  private connect(
-    entrance: Gate<unknown>,
-    reserves: readonly number[],
-  ): Observable<Ticketed<unknown>> | undefined {
+  private connect(entrance: Gate<unknown>): Observable<Ticketed<unknown>> | undefined {
     try {
       let flow = entrance.items;
       this.stages.forEach((stage, i) => {
-        flow = stage.connect(entering(flow, stage.name, reserves[i + 1] ?? 0) as never);
+        flow = stage.connect(entering(flow, stage.name, () => this.reserves[i + 1] ?? 0) as never);
       });
       return flow;
     } catch (error) {
@@ -182,12 +180,12 @@ class Run {
 function entering<T>(
   source: Observable<Ticketed<T>>,
   stage: string,
-  reserve: number,
+  reserve: () => number,
 ): Observable<Ticketed<T>> {
   return new Observable((subscriber) =>
     source.subscribe({
       next: (item) => {
-        item.ticket.enter(stage, reserve);
+        item.ticket.enter(stage, reserve());
         subscriber.next(item);
       },
       error: (error: unknown) => subscriber.error(error),

@@ -49,6 +49,7 @@ export interface Source<T> {
 export interface FlowPosition {
   /** Items of the source before the one that the value's last sample is of. */
   readonly item: number;
+  /** That item's, its file without the folder. */
   readonly origin: Origin;
   /** That item's, where the source gives cursors; else it is found by counting. */
   readonly cursor?: Cursor;
@@ -119,7 +120,7 @@ export interface StageTraits {
   /** The most outputs that one input becomes; 1 by default. */
   readonly splits?: number;
   /** The most bytes that one output weighs for each sample in it, where it is more than the input weighed. It is
-   *  reserved from admission on. */
+   *  reserved from admission on. It may grow while samples go by: then more is reserved for those that follow. */
   readonly itemBytes?: number;
   /** False where the order of outputs depends on timing. */
   readonly reproducible?: boolean;
