@@ -8,6 +8,7 @@ import { DataError } from '../errors.js';
 import { type Part, definePart, make, part } from '../parts.js';
 import { z } from '../schema.js';
 import { type RunContext, type Sink, everyNth } from '../train/sink.js';
+import { Notices } from '../train/notices.js';
 import { type Declared, checkFlow, sampleFlow } from '../train/sample-flow.js';
 import { type PipelineContext, flowSlot, sourceSlot } from '../train/pipeline.js';
 import type { Outcome, SampleAnswer } from '../train/events.js';
@@ -51,6 +52,7 @@ class Evaluation implements Sink {
   readonly #options: EvaluationOptions;
   readonly #flow: readonly unknown[];
   #context: RunContext | undefined;
+  readonly #notices = new Notices();
   #lastFull = -1;
 
   constructor(options: EvaluationOptions, pipelineFlow: readonly unknown[]) {
@@ -95,6 +97,7 @@ class Evaluation implements Sink {
     const { ended, ledger } = await sampleFlow({
       ...this.#declared(processor),
       signal,
+      notices: this.#notices,
       emit: (event) => context.emit(event),
       log: (line) => context.log(line),
       consume: async (batch, { stop }) => {

@@ -7,6 +7,7 @@ import type {
   AnswersEvent,
   EndEvent,
   EvalEvent,
+  NoticeEvent,
   QuarantineEvent,
   SampleAnswer,
   StepEvent,
@@ -23,6 +24,8 @@ export interface ReportData {
   readonly answers: Map<string, AnswersEvent>;
   readonly quarantined: QuarantineEvent[];
   numQuarantined: number;
+  /** A few at most; see `Notices`. */
+  readonly notices?: NoticeEvent[];
   end: EndEvent | undefined;
   readonly config: unknown;
 }
@@ -56,6 +59,7 @@ export function renderReport(data: ReportData): string {
 ${evaluations(data.evals)}
 ${[...data.answers.values()].map((event) => answers(event, data.answers.size > 1)).join('')}
 ${quarantine(data)}
+${notices(data)}
 <details><summary>Configuration</summary><pre>${escape(JSON.stringify(data.config, null, 2))}</pre></details>
 <script type="application/json" id="data">${inlineJson(chartsOf(data))}</script>
 <script>${script}</script>
@@ -205,6 +209,16 @@ function quarantine({ quarantined, numQuarantined }: ReportData): string {
       `<tr><td>${escape(row)}</td><td>${escape(stage)}</td><td>${escape(error)}</td></tr>`,
   );
   return `<section><h2>${numQuarantined} quarantined rows</h2><table><thead><tr><th>row</th><th>stage</th><th>reason</th></tr></thead><tbody>${rows.join('')}</tbody></table></section>`;
+}
+
+function notices({ notices = [] }: ReportData): string {
+  if (notices.length === 0) return '';
+  const total = sum(notices, ({ count = 1 }) => count);
+  const rows = notices.map(
+    ({ row, stage, message }) =>
+      `<tr><td>${escape(row)}</td><td>${escape(stage)}</td><td>${escape(message)}</td></tr>`,
+  );
+  return `<section><h2>${total} ${total === 1 ? 'row' : 'rows'} used in part</h2><table><thead><tr><th>row</th><th>stage</th><th>what was left out</th></tr></thead><tbody>${rows.join('')}</tbody></table></section>`;
 }
 
 function sum<T>(items: readonly T[], value: (item: T) => number): number {

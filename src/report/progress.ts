@@ -2,7 +2,7 @@
 // checkpoints as they come, the account of all samples at the end.
 
 import cliProgress from 'cli-progress';
-import type { EndEvent, EvalEvent, RunEvent, StepEvent } from '../train/events.js';
+import type { EndEvent, EvalEvent, NoticeEvent, RunEvent, StepEvent } from '../train/events.js';
 import type { Sink } from '../train/sink.js';
 
 /** Milliseconds between lines where there is no terminal. */
@@ -61,6 +61,8 @@ export function progress(out: NodeJS.WriteStream = process.stdout): Sink {
           return say(evaluationLine(event));
         case 'quarantine':
           return say(`quarantined ${event.row} in ${event.stage}: ${event.error}`);
+        case 'notice':
+          return say(noticeLine(event));
         case 'checkpoint':
           return say(`checkpoint ${event.path}`);
         case 'end':
@@ -104,6 +106,10 @@ function statusOf({ loss, tokensPerSecond, waitShare, secondsPerStep }: Smooth, 
     `wait ${percent(waitShare)}`,
     `${duration(secondsPerStep * stepsLeft)} left`,
   ].join('  ');
+}
+
+function noticeLine({ row, stage, message, count }: NoticeEvent): string {
+  return `${row} in ${stage}: ${message}${count === undefined ? '' : `; ${count} notices like it were not shown`}`;
 }
 
 function evaluationLine({ name, step, count, scores }: EvalEvent): string {

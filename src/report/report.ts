@@ -6,7 +6,7 @@ import { SluiceError, messageOf } from '../errors.js';
 import { definePart } from '../parts.js';
 import { z } from '../schema.js';
 import type { PipelineContext } from '../train/pipeline.js';
-import type { RunEvent } from '../train/events.js';
+import type { NoticeEvent, RunEvent } from '../train/events.js';
 import { readMetrics } from '../train/metrics.js';
 import type { RunContext, Sink } from '../train/sink.js';
 import { renderReport, type ReportData } from './page.js';
@@ -22,6 +22,7 @@ export const report = definePart({
   schema: z.strictObject({ file: z.string().min(1).default('report.html') }),
   create: ({ file }, { pipeline }: PipelineContext): Sink => {
     let context: RunContext | undefined;
+    const notices: NoticeEvent[] = [];
     const data: ReportData = {
       name: pipeline.name,
       steps: [],
@@ -29,6 +30,7 @@ export const report = definePart({
       answers: new Map(),
       quarantined: [],
       numQuarantined: 0,
+      notices,
       end: undefined,
       config: {
         model: pipeline.model,
@@ -51,6 +53,8 @@ export const report = definePart({
           data.numQuarantined += 1;
           if (data.quarantined.length < SHOWN_ROWS) data.quarantined.push(event);
           return;
+        case 'notice':
+          return void notices.push(event);
         case 'checkpoint':
           return;
         default:

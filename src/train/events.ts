@@ -17,6 +17,7 @@ export interface StepEvent {
   readonly tokens: number;
   readonly samples: number;
   readonly images: number;
+  readonly clips: number;
   /** Time of forward, backward and update on the device. */
   readonly stepMs: number;
   /** Time that the device waited for this step's batches. */
@@ -59,6 +60,17 @@ export interface QuarantineEvent {
   readonly error: string;
 }
 
+/** A sample that was used, though not all of it. Of very many, the first few are told. */
+export interface NoticeEvent {
+  readonly event: 'notice';
+  readonly row: string;
+  readonly stage: string;
+  /** What was left out: 'clip 0 lasts 35.0 s: only its first 30.0 s are heard'. */
+  readonly message: string;
+  /** This is the last of so many that are not told one by one. */
+  readonly count?: number;
+}
+
 /** A checkpoint that is complete on disk. */
 export interface CheckpointEvent {
   readonly event: 'checkpoint';
@@ -91,7 +103,8 @@ export interface EndEvent {
   readonly seconds: number;
 }
 
-export type RunEvent = StepEvent | EvalEvent | AnswersEvent | QuarantineEvent | CheckpointEvent | EndEvent;
+export type RunEvent =
+  StepEvent | EvalEvent | AnswersEvent | QuarantineEvent | NoticeEvent | CheckpointEvent | EndEvent;
 
 /** 'train.parquet row group 0 row 17': a row as people and logs name it. */
 export function rowName(origin: Origin): string {

@@ -13,6 +13,7 @@ export function sampleData(numSteps = 200): ReportData {
     tokens: 5000,
     samples: 32,
     images: 32,
+    clips: 0,
     stepMs: 400 + (i % 7) * 5,
     waitMs: i % 9,
     waits: { encode: 1 },

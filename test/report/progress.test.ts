@@ -37,6 +37,7 @@ const step = (number: number, loss = 2): StepEvent => ({
   tokens: 300,
   samples: 4,
   images: 4,
+  clips: 1,
   stepMs: 90,
   waitMs: 10,
   waits: {},
