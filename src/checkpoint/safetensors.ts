@@ -1,7 +1,7 @@
 // One safetensors file: its header read and checked, its data mapped into memory and viewed as tensors.
 
 import * as fs from 'node:fs';
-import { MappedFile, noGrad, scope, type Tensor } from '../tensor/index.js';
+import { empty, MappedFile, noGrad, scope, type DType, type Tensor } from '../tensor/index.js';
 import { checkpointFault, quote, readFault, showShape } from './faults.js';
 import { elementBytes, engineDType, headerLength, parseHeader, prefixBytes } from './header.js';
 import type { Header, TensorEntry } from './header.js';
@@ -64,14 +64,7 @@ export class SafetensorsFile implements TensorSource {
   /** A view of a tensor's bytes on the CPU; valid as long as it lives, also after `close`. */
   view(name: string): Tensor {
     const entry = this.entry(name);
-    const dtype = engineDType(entry.dtype);
-    if (dtype === undefined) {
-      throw checkpointFault(this.path, name, {
-        expected: 'a dtype that can be computed with',
-        received: entry.dtype,
-        remedy: 'convert the checkpoint to F32, BF16 or F16',
-      });
-    }
+    const dtype = this.#dtypeOf(name);
     try {
       return this.#map.tensor(entry.begin, entry.end - entry.begin, dtype, entry.shape);
     } catch (cause) {
@@ -80,22 +73,27 @@ export class SafetensorsFile implements TensorSource {
   }
 
   read(name: string): Tensor {
-    const entry = this.entry(name);
-    return scope(() => {
-      const copy = this.view(name).clone();
-      this.#map.release(entry.begin, entry.end - entry.begin);
-      return copy;
-    });
+    const { shape } = this.entry(name);
+    return this.#readNew(name, 0, shape);
   }
 
   readRows(name: string, start: number, count: number): Tensor {
+    const { shape } = this.entry(name);
+    return this.#readNew(name, start, [count, ...shape.slice(1)]);
+  }
+
+  /** Rows from `start` on, in the dtype stored. */
+  #readNew(name: string, start: number, shape: readonly number[]): Tensor {
     const entry = this.entry(name);
-    const rowBytes = (entry.end - entry.begin) / Math.max(1, entry.shape[0] ?? 1);
-    return scope(() => {
-      const copy = this.view(name).narrow(0, start, count).clone();
-      this.#map.release(entry.begin + start * rowBytes, count * rowBytes);
+    const copy = empty(shape, { dtype: this.#dtypeOf(name), device: 'cpu' });
+    try {
+      const rowBytes = (entry.end - entry.begin) / Math.max(1, entry.shape[0] ?? 1);
+      this.#map.read(entry.begin + start * rowBytes, copy.dtype, copy);
       return copy;
-    });
+    } catch (cause) {
+      copy.dispose();
+      throw readFault(this.path, `to read tensor ${quote(name)}`, cause);
+    }
   }
 
   /** @param target of the same shape, any float dtype and device; may require a gradient */
@@ -108,6 +106,16 @@ export class SafetensorsFile implements TensorSource {
         remedy: 'use the config.json that belongs to these weights',
       });
     }
+    try {
+      if (this.#map.read(entry.begin, this.#dtypeOf(name), target)) return;
+    } catch (cause) {
+      throw readFault(this.path, `to read tensor ${quote(name)}`, cause);
+    }
+    this.#copyPieces(name, entry, target);
+  }
+
+  /** To another device, or into a view: by way of the mapping, whose pages are let go of behind it. */
+  #copyPieces(name: string, entry: TensorEntry, target: Tensor): void {
     const [numRows = 0] = entry.shape;
     const rowBytes = numRows > 0 ? (entry.end - entry.begin) / numRows : 0;
     if (entry.end - entry.begin <= chunkBytes || entry.shape.length === 0) {
@@ -128,6 +136,17 @@ export class SafetensorsFile implements TensorSource {
       );
       this.#map.release(entry.begin + row * rowBytes, count * rowBytes);
     }
+  }
+
+  #dtypeOf(name: string): DType {
+    const entry = this.entry(name);
+    const dtype = engineDType(entry.dtype);
+    if (dtype !== undefined) return dtype;
+    throw checkpointFault(this.path, name, {
+      expected: 'a dtype that can be computed with',
+      received: entry.dtype,
+      remedy: 'convert the checkpoint to F32, BF16 or F16',
+    });
   }
 
   close(): void {

@@ -87,6 +87,8 @@ export interface NativeAddon {
     dtype: string,
     sizes: readonly number[],
   ): Handle;
+  /** Reads as many elements of `dtype` as `target` has; false where that is not contiguous on a CPU. */
+  readMapped(mapping: Mapping, offset: number, dtype: string, target: Handle): boolean;
   releaseMapped(mapping: Mapping, offset: number, bytes: number): void;
   unmapFile(mapping: Mapping): void;
   /** RGB bytes [height, width, 3] resized with antialias into `output`, off this thread, and `output`. Neither array may

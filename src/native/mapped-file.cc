@@ -8,16 +8,21 @@
 #include "addon.h"
 
 #include <ATen/Functions.h>
+#include <ATen/Parallel.h>
+#include <c10/core/GradMode.h>
+#include <c10/util/Exception.h>
 
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <memory>
 #include <system_error>
+#include <vector>
 
 namespace sluice {
 namespace {
@@ -61,6 +66,19 @@ class MappedFile {
       throw std::out_of_range(path_ + ": bytes " + std::to_string(offset) + " to " + std::to_string(offset + bytes) +
                               " leave the file of " + std::to_string(size_));
     return memory_ + offset;
+  }
+
+  /// Reads bytes without touching the mapping: no page of the file becomes this process's, and memory that is read into
+  /// costs no more than the copy.
+  void read(size_t offset, size_t bytes, uint8_t* target) const {
+    at(offset, bytes);
+    while (bytes > 0) {
+      const ssize_t count = ::pread(file_, target, bytes, static_cast<off_t>(offset));
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) fail("cannot read it");
+      if (count == 0) throw std::runtime_error(path_ + ": ends at byte " + std::to_string(offset) + "; the file changed while it was being read");
+      offset += count, target += count, bytes -= count;
+    }
   }
 
   /// Lets the kernel drop the whole pages inside a range; they are read again when touched.
@@ -130,6 +148,48 @@ Napi::Value MappedTensor(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), keepTensor(std::move(view)));
 }
 
+constexpr size_t kPieceBytes = 4 << 20;    // read by one thread at a time
+constexpr size_t kConvertBytes = 256 << 10;  // stays in a core's cache between reading and converting
+
+/// Reads elements of `stored` into those of `target` that begin at `first`.
+void readConverted(const MappedFile& file, size_t offset, size_t count, c10::ScalarType stored, const at::Tensor& target, size_t first) {
+  const size_t storedBytes = c10::elementSize(stored), bytes = c10::elementSize(target.scalar_type());
+  uint8_t* out = static_cast<uint8_t*>(target.mutable_data_ptr()) + first * bytes;
+  if (stored == target.scalar_type()) return file.read(offset, count * bytes, out);
+  static thread_local std::vector<double> buffer(kConvertBytes / sizeof(double));  // aligned to any element
+  uint8_t* in = reinterpret_cast<uint8_t*>(buffer.data());
+  const size_t step = kConvertBytes / storedBytes;
+  for (size_t done = 0; done < count; done += step) {
+    const auto some = static_cast<int64_t>(std::min(step, count - done));
+    file.read(offset + done * storedBytes, some * storedBytes, in);
+    at::from_blob(out + done * bytes, {some}, target.options()).copy_(at::from_blob(in, {some}, at::TensorOptions(stored)));
+  }
+}
+
+/// readMapped(mapping, offset, dtype, target): reads as many elements as `target` has, on several threads, converting them
+/// to its dtype. -> false, and nothing done, where `target` is not contiguous on a CPU.
+Napi::Value ReadMapped(const Napi::CallbackInfo& info) {
+  const Shared shared = sharedOf(info[0]);
+  const size_t offset = bytesOf(info[1]);
+  const auto stored = dtypeOf(info[2].As<Napi::String>());
+  at::NoGradGuard noGrad;
+  const at::Tensor target = tensorOf(info[3].As<Napi::Number>().DoubleValue()).detach();
+  if (!target.is_cpu() || !target.is_contiguous()) return Napi::Boolean::New(info.Env(), false);
+  const size_t count = target.numel(), storedBytes = c10::elementSize(stored);
+  shared->at(offset, count * storedBytes);
+  shared->checkSize();
+  const size_t piece = kPieceBytes / storedBytes;
+  const int64_t pieces = (count + piece - 1) / piece;
+  at::parallel_for(0, pieces, 1, [&](int64_t begin, int64_t end) {
+    at::NoGradGuard noGradHere;  // the mode is each thread's own
+    for (int64_t i = begin; i < end; ++i) {
+      const size_t first = i * piece;
+      readConverted(*shared, offset + first * storedBytes, std::min(piece, count - first), stored, target, first);
+    }
+  });
+  return Napi::Boolean::New(info.Env(), true);
+}
+
 /// releaseMapped(mapping, offset, bytes): these pages are not needed for now.
 Napi::Value ReleaseMapped(const Napi::CallbackInfo& info) {
   sharedOf(info[0])->release(bytesOf(info[1]), bytesOf(info[2]));
@@ -152,6 +212,7 @@ Napi::Value Guarded(const Napi::CallbackInfo& info) {
 void InitMappedFile(Napi::Env env, Napi::Object exports) {
   exports["mapFile"] = Napi::Function::New(env, Guarded<MapFile>, "mapFile");
   exports["mappedTensor"] = Napi::Function::New(env, Guarded<MappedTensor>, "mappedTensor");
+  exports["readMapped"] = Napi::Function::New(env, Guarded<ReadMapped>, "readMapped");
   exports["releaseMapped"] = Napi::Function::New(env, Guarded<ReleaseMapped>, "releaseMapped");
   exports["unmapFile"] = Napi::Function::New(env, Guarded<UnmapFile>, "unmapFile");
 }
