@@ -4,7 +4,7 @@
 // is made. So a position is that item, how many of its samples have come, and the counts of what is before.
 
 import type { SampleTicket } from './ticket.js';
-import type { FlowPosition, Outcome } from './types.js';
+import type { FlowPosition, Origin, Outcome } from './types.js';
 
 /** What came of one item. */
 interface Tally {
@@ -80,7 +80,7 @@ export class Places {
     const { issued, dropped, quarantined } = this.#done;
     return {
       item: tally?.item ?? this.#items,
-      origin,
+      origin: withoutFolder(origin),
       ...(tally?.cursor === undefined ? {} : { cursor: tally.cursor }),
       parts: arrival,
       done: {
@@ -98,4 +98,9 @@ export class Places {
       for (const key of ['issued', 'dropped', 'quarantined'] as const) this.#done[key] += tally[key];
     }
   }
+}
+
+/** Files may lie elsewhere when a run is continued. */
+export function withoutFolder(origin: Origin): Origin {
+  return { ...origin, file: origin.file.replace(/^.*[\\/]/s, '') };
 }

@@ -2,13 +2,25 @@
 
 import { loadCheckpoint, saveCheckpoint } from '../checkpoint/index.js';
 import { TrainError } from '../errors.js';
+import type { FlowPosition } from '../flow/index.js';
 import { loadWeights, savePretrained } from '../models/gemma3n/index.js';
 import type { AdamW } from '../optim/index.js';
 import { decode, z } from '../schema.js';
 import type { Learner } from './learner.js';
 
+const count = z.int().min(0);
+
+const STREAM = z.strictObject({
+  item: count,
+  origin: z.strictObject({ file: z.string(), rowGroup: count, row: count }),
+  cursor: z.json().optional(),
+  parts: count,
+  done: z.strictObject({ issued: count, dropped: count, quarantined: count }),
+});
+
 const POSITION = z.looseObject({
-  batches: z.int().min(0),
+  /** null: at its beginning. */
+  stream: STREAM.nullable(),
   projectorPending: z.boolean().default(false),
 });
 
@@ -16,14 +28,16 @@ const POSITION = z.looseObject({
 export interface SavedPosition {
   /** Updates made. */
   readonly step: number;
-  /** Micro-batches behind them: the stream goes on after so many. */
-  readonly batches: number;
+  /** Where the stream goes on; undefined at its beginning. */
+  readonly stream: FlowPosition | undefined;
 }
 
-/** Writes `checkpoint-STEP` of the last update into the run's folder and prunes to `keep`, or not when left out. */
+/** Writes `checkpoint-STEP` of the last update into the run's folder and prunes to `keep`, or not when left out.
+ *  @param stream where the stream stood behind that update */
 export async function saveTraining(
   learner: Learner,
   runDir: string,
+  stream: FlowPosition | undefined,
   keep?: number,
 ): Promise<{ step: number; path: string }> {
   const { random, step, projectorPending } = learner.state;
@@ -33,7 +47,7 @@ export async function saveTraining(
       state: {
         step,
         rng: { cpu: Buffer.from(random).toString('base64') },
-        position: { batches: step * learner.accumulation, projectorPending },
+        position: { stream: (stream as z.core.util.JSONType | undefined) ?? null, projectorPending },
         ledger: {},
         ...(learner.origin && { origin: learner.origin }),
       },
@@ -49,7 +63,7 @@ export async function saveTraining(
 export function loadTraining(learner: Learner, folder: string): SavedPosition {
   const optimizer = optimizerOf(learner);
   const { state, optimizer: stored } = loadCheckpoint(folder);
-  const { batches, projectorPending } = decode(POSITION, state.position, `${folder}/state.json: position`);
+  const { stream, projectorPending } = decode(POSITION, state.position, `${folder}/state.json: position`);
   try {
     loadWeights(learner.model, folder);
     optimizer.loadState(stored, namesOf(learner));
@@ -59,7 +73,7 @@ export function loadTraining(learner: Learner, folder: string): SavedPosition {
   const random =
     state.rng['cpu'] === undefined ? learner.state.random : Buffer.from(state.rng['cpu'], 'base64');
   learner.restore({ step: state.step, random, projectorPending });
-  return { step: state.step, batches };
+  return { step: state.step, stream: stream ?? undefined };
 }
 
 function optimizerOf({ optimizer }: Learner): AdamW {

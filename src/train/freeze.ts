@@ -7,7 +7,7 @@ import type { Tensor } from '../tensor/index.js';
 const PARTS: Readonly<Record<string, readonly string[]>> = {
   vision: ['model.vision_tower'],
   audio: ['model.audio_tower', 'model.embed_audio'],
-  projector: ['model.embed_vision'],
+  projector: ['model.embed_vision', 'model.embed_audio'],
   text: [
     'model.language_model',
     'lm_head',

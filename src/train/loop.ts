@@ -3,7 +3,7 @@
 import type { Batch } from '../data/types.js';
 import { transferables } from '../data/collate.js';
 import type { DeviceThread } from '../device/thread.js';
-import type { ConsumeContext } from '../flow/index.js';
+import type { ConsumeContext, FlowPosition } from '../flow/index.js';
 import { type StepEvent, rowName } from './events.js';
 import type { Sinks } from './sinks.js';
 import type { DeviceApi } from './worker.js';
@@ -16,20 +16,33 @@ export interface LoopOptions {
   readonly accumulate: number;
   /** Steps done before (a resumed run). */
   readonly firstStep?: number;
+  /** Where the stream stood behind them. */
+  readonly from?: FlowPosition | undefined;
 }
 
-type BatchContext = Pick<ConsumeContext, 'origins' | 'waits' | 'signal' | 'stop'>;
+type BatchContext = Pick<ConsumeContext, 'origins' | 'position' | 'waits' | 'signal' | 'stop'>;
 
 /** Tallies of the micro-batches of one step. */
 interface Pending {
   batches: number;
   tokens: number;
   images: number;
+  clips: number;
   rows: string[];
   waits: Record<string, number>;
+  /** Where the stream stands behind them. */
+  position: FlowPosition | undefined;
 }
 
-const NOTHING: Pending = { batches: 0, tokens: 0, images: 0, rows: [], waits: {} };
+const NOTHING: Pending = {
+  batches: 0,
+  tokens: 0,
+  images: 0,
+  clips: 0,
+  rows: [],
+  waits: {},
+  position: undefined,
+};
 
 /** Turns batches into steps. `consume` may be called again before it resolves, so that the next batch is on the device
  *  thread before the step ends; a sink that is due after a step holds the next one back until it is done. */
@@ -41,17 +54,24 @@ export class TrainLoop {
   #received: number;
   #pending = structuredClone(NOTHING);
   #lastStep: number;
+  #position: FlowPosition | undefined;
   #numTrained = 0;
 
   constructor(options: LoopOptions) {
     this.#options = options;
     this.#lastStep = options.firstStep ?? 0;
+    this.#position = options.from;
     this.#received = this.#lastStep * options.accumulate;
   }
 
   /** The last step whose update is done. */
   get lastStep(): number {
     return this.#lastStep;
+  }
+
+  /** Where the stream stands behind that step. */
+  get position(): FlowPosition | undefined {
+    return this.#position;
   }
 
   /** Samples of those steps, without what was done before this run. */
@@ -106,21 +126,24 @@ export class TrainLoop {
     return { done: released, released };
   }
 
-  #count(batch: Batch, rows: readonly string[], context: Pick<ConsumeContext, 'waits'>): void {
+  #count(batch: Batch, rows: readonly string[], context: Pick<ConsumeContext, 'position' | 'waits'>): void {
     const pending = this.#pending;
     pending.batches += 1;
     pending.tokens += batch.numTokens;
     pending.images += batch.pixelValues?.shape[0] ?? 0;
+    pending.clips += batch.inputFeatures?.shape[0] ?? 0;
     pending.rows.push(...rows);
+    pending.position = context.position;
     for (const { stage, ms } of context.waits) pending.waits[stage] = (pending.waits[stage] ?? 0) + ms;
   }
 
   async #update(): Promise<StepEvent> {
-    const { tokens, images, rows, waits } = this.#pending;
+    const { tokens, images, clips, rows, waits, position } = this.#pending;
     this.#pending = structuredClone(NOTHING);
     const result = await this.#options.device.call('update', [rows]);
-    const event: StepEvent = { event: 'step', ...result, tokens, samples: rows.length, images, waits };
+    const event: StepEvent = { event: 'step', ...result, tokens, samples: rows.length, images, clips, waits };
     this.#lastStep = event.step;
+    this.#position = position;
     this.#numTrained += rows.length;
     this.#options.sinks.emit(event);
     return event;

@@ -7,6 +7,7 @@ import type { Processor } from '../data/processor.js';
 import type { Batch } from '../data/types.js';
 import { DeviceThread } from '../device/thread.js';
 import { SluiceError } from '../errors.js';
+import type { FlowPosition } from '../flow/index.js';
 import type { SavedPosition } from './checkpoint.js';
 import type { CheckpointEvent } from './events.js';
 import type { LearnerFacts, LearnerSpec } from './learner.js';
@@ -27,6 +28,7 @@ export class RunDevice implements SinkDevice {
   readonly thread: DeviceThread<DeviceApi>;
   readonly #options: RunDeviceOptions;
   #savedStep: number | undefined;
+  #stream: () => FlowPosition | undefined = () => undefined;
 
   constructor(pipeline: Pipeline, options: RunDeviceOptions) {
     this.#options = options;
@@ -53,6 +55,11 @@ export class RunDevice implements SinkDevice {
     return Promise.race([opening, impatient]);
   }
 
+  /** @param stream where the training's stream stands behind the last update, asked for each checkpoint */
+  follow(stream: () => FlowPosition | undefined): void {
+    this.#stream = stream;
+  }
+
   async resume(folder: string): Promise<SavedPosition> {
     const position = await this.thread.call('load', [folder]);
     this.#savedStep = position.step;
@@ -72,7 +79,7 @@ export class RunDevice implements SinkDevice {
   }
 
   async checkpoint({ keep }: { keep?: number } = {}): Promise<{ step: number; path: string }> {
-    const saved = await this.thread.call('save', [this.#options.outDir, keep]);
+    const saved = await this.thread.call('save', [this.#options.outDir, this.#stream(), keep]);
     this.#savedStep = saved.step;
     this.#options.onCheckpoint({ event: 'checkpoint', ...saved });
     return saved;

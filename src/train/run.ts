@@ -81,6 +81,7 @@ export async function runPipeline(declared: Pipeline, options: RunOptions): Prom
     await sinks.start(context);
 
     const training = new Training(pipeline, context, { device: device.thread, sinks }, resumed);
+    device.follow(() => training.position);
     if (pipeline.step) await training.run().catch(failed);
     await sinks.end(training.lastStep, outcome(), failed);
     if (pipeline.step && outcome() === 'stopped' && device.savedStep !== training.lastStep) {

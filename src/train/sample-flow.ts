@@ -9,12 +9,13 @@ import {
   runFlow,
   stagesOf,
 } from '../flow/index.js';
-import type { ConsumeContext, FlowEntries } from '../flow/index.js';
+import type { ConsumeContext, FlowEntries, FlowPosition } from '../flow/index.js';
 import type { Processor } from '../data/processor.js';
 import type { StageContext } from '../data/stages.js';
 import type { Batch } from '../data/types.js';
 import { type Part, isPart, make } from '../parts.js';
 import { type RunEvent, rowName } from './events.js';
+import { Notices } from './notices.js';
 import type { SourcePart } from './pipeline.js';
 
 /** A stream as a pipeline declares it. */
@@ -33,7 +34,11 @@ export interface Declared {
 export interface SampleFlowOptions extends Declared {
   readonly signal: AbortSignal;
   readonly inFlight?: number;
+  /** Goes on behind this position of an earlier run. */
+  readonly from?: FlowPosition | undefined;
   readonly emit: (event: RunEvent) => void;
+  /** Keeps what was told, for a stream that is run again. */
+  readonly notices?: Notices;
   readonly log: (line: string) => void;
   readonly consume: (batch: Batch, context: ConsumeContext) => Promise<void>;
   /** Gets the account also of a run that fails. */
@@ -56,17 +61,24 @@ export async function checkFlow(declared: Declared): Promise<void> {
 
 /** Runs samples from the source through the flow to `consume`, within the pool's bound. */
 export async function sampleFlow(options: SampleFlowOptions): Promise<FlowSummary> {
-  const { where, poolBytes, signal, inFlight = 1, consume } = options;
+  const { where, poolBytes, signal, inFlight = 1, from, notices = new Notices(), emit, consume } = options;
   const source = sourceOf(options);
   return runFlow({
     source,
-    stages: stagesFrom(options) as unknown as FlowEntries<unknown, unknown>,
+    stages: stagesFrom(options, (notice) => notices.take(notice, emit)) as unknown as FlowEntries<
+      unknown,
+      unknown
+    >,
     poolBytes,
     inFlight,
     signal,
+    ...(from && { from }),
     consume: (value, context) => consume(asBatch(value, where), context),
     onEvent: (event) => {
-      if (event.kind === 'end') logSummary(source, options);
+      if (event.kind === 'end') {
+        notices.end(emit);
+        logSummary(source, options);
+      }
       tell(event, options);
     },
   });
@@ -82,8 +94,8 @@ function sourceOf({ source }: Declared): Source<unknown> {
   return (isPart(source) ? make(source as SourcePart<unknown>, undefined) : source) as Source<unknown>;
 }
 
-function stagesFrom({ flow, processor, purpose }: Declared): never[] {
-  const context: StageContext = { processor, purpose };
+function stagesFrom({ flow, processor, purpose }: Declared, onNotice?: StageContext['onNotice']): never[] {
+  const context: StageContext = { processor, purpose, ...(onNotice && { onNotice }) };
   return flow.map((entry) =>
     isPart(entry) ? make(entry as Part<'stage', StageContext>, context) : entry,
   ) as never[];

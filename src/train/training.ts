@@ -1,7 +1,7 @@
-// The training part of a run: the stream of batches, those that a continued run has behind it left out, into steps.
+// The training part of a run: the stream of batches, from where a continued run stood, into steps.
 
-import { ConfigError, DataError } from '../errors.js';
-import type { FlowSummary } from '../flow/index.js';
+import { DataError } from '../errors.js';
+import type { FlowPosition, FlowSummary } from '../flow/index.js';
 import type { SavedPosition } from './checkpoint.js';
 import type { EndEvent, QuarantineEvent, RunEvent } from './events.js';
 import { type LoopOptions, TrainLoop } from './loop.js';
@@ -25,8 +25,6 @@ export class Training {
   readonly #loop: TrainLoop;
   #summary: FlowSummary | undefined;
   #firstQuarantined: QuarantineEvent | undefined;
-  /** Samples of batches that were trained before the checkpoint. */
-  #numSkipped = 0;
 
   constructor(
     pipeline: Pipeline,
@@ -42,12 +40,18 @@ export class Training {
       maxSteps: pipeline.step?.maxSteps ?? 0,
       accumulate: pipeline.step?.accumulate ?? 1,
       firstStep: resumed?.step ?? 0,
+      from: resumed?.stream,
     });
   }
 
   /** The last step whose update is done. */
   get lastStep(): number {
     return this.#loop.lastStep;
+  }
+
+  /** Where the stream stands behind that update. */
+  get position(): FlowPosition | undefined {
+    return this.#loop.position;
   }
 
   /** Trains to the end of the stream, to `maxSteps`, or until the signal is aborted.
@@ -59,31 +63,28 @@ export class Training {
       log(`step ${this.lastStep} was the last one: nothing is left to train`);
       return;
     }
-    let toSkip = this.#resumed?.batches ?? 0;
     await sampleFlow({
       ...trainingFlow(this.#pipeline, processor),
       signal,
       inFlight: IN_FLIGHT,
+      from: this.#resumed?.stream,
       emit: (event) => this.#emit(event),
       log,
       onEnd: (summary) => (this.#summary = summary),
-      consume: async (batch, context) => {
-        if (toSkip === 0) return this.#loop.consume(batch, context);
-        toSkip -= 1;
-        this.#numSkipped += context.origins.length;
-      },
+      consume: (batch, context) => this.#loop.consume(batch, context),
     });
     await this.#loop.finish(signal.aborted ? 'give up' : 'update');
-    if (signal.aborted) return;
-    if (toSkip >= (this.#pipeline.step?.accumulate ?? 1)) throw this.#shorter(toSkip);
-    if (this.#numSkipped + this.#loop.numTrained === 0) throw this.#nothing();
+    if (!signal.aborted && !this.#resumed && this.#loop.numTrained === 0) throw this.#nothing();
   }
 
-  /** Every sample accounted for. What was on its way when the run ended is dropped, and so is a step that was given up. */
+  /** Every sample accounted for, those before a run that is continued too. What was on its way when the run ended is
+   *  dropped, and so is a step that was given up. */
   account(): Pick<EndEvent, 'ledger' | 'peakBytes' | 'waitMs'> {
     const { peakBytes = 0, waitMs = 0, ledger } = this.#summary ?? {};
-    const { issued = 0, quarantined = 0 } = ledger ?? {};
-    const trained = this.#numSkipped + this.#loop.numTrained;
+    const before = this.#resumed?.stream?.done ?? { issued: 0, dropped: 0, quarantined: 0 };
+    const issued = before.issued + (ledger?.issued ?? 0);
+    const quarantined = before.quarantined + (ledger?.quarantined ?? 0);
+    const trained = before.issued - before.dropped - before.quarantined + this.#loop.numTrained;
     return {
       ledger: { issued, trained, dropped: issued - quarantined - trained, quarantined },
       peakBytes,
@@ -106,16 +107,6 @@ export class Training {
       received:
         issued === 0 ? 'none' : `${issued}, of which ${quarantined} were quarantined and ${dropped} dropped`,
       remedy: `check the files of the source and the filters of the flow${reason ?? ''}`,
-    });
-  }
-
-  #shorter(missing: number): ConfigError {
-    const { step = 0, batches = 0 } = this.#resumed ?? {};
-    return new ConfigError({
-      where: '--resume',
-      expected: `a stream of more than the ${batches} batches that were trained before step ${step}`,
-      received: `${batches - missing}`,
-      remedy: 'continue with the same source and flow',
     });
   }
 }

@@ -4,6 +4,7 @@ import { workerData } from 'node:worker_threads';
 import type { Batch } from '../data/types.js';
 import { serve } from '../device/serve.js';
 import { TrainError } from '../errors.js';
+import type { FlowPosition } from '../flow/index.js';
 import { type SavedPosition, loadTraining, saveTraining } from './checkpoint.js';
 import { Learner, type LearnerFacts, type LearnerSpec, type UpdateResult } from './learner.js';
 
@@ -27,8 +28,12 @@ const api = {
   ): Promise<number[][]> {
     return opened().generate(batch, options, signal);
   },
-  async save(runDir: string, keep: number | undefined): Promise<{ step: number; path: string }> {
-    const saved = await saveTraining(opened(), runDir, keep);
+  async save(
+    runDir: string,
+    stream: FlowPosition | undefined,
+    keep: number | undefined,
+  ): Promise<{ step: number; path: string }> {
+    const saved = await saveTraining(opened(), runDir, stream, keep);
     opened().waitFromNow();
     return saved;
   },

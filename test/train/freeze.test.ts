@@ -38,6 +38,18 @@ describe('freeze', () => {
     expect(freeze(parameters(), ['audio'])).toHaveLength(4);
   });
 
+  it('takes sound as a tower with its projector, and projectors alone', () => {
+    const names = [
+      'model.audio_tower.conformer.0.norm.weight',
+      'model.embed_audio.embedding_projection.weight',
+      'model.embed_vision.embedding_projection.weight',
+    ];
+    const rest = (pattern: string) => freeze(parametersNamed(names), [pattern]).map(([name]) => name);
+    expect(rest('audio')).toEqual(names.slice(2));
+    expect(rest('projector')).toEqual(names.slice(0, 1));
+    expect(rest('model.audio_tower')).toEqual(names.slice(1));
+  });
+
   it('takes the whole of a model that has only text by its name', () => {
     const names = [
       'model.embed_tokens.weight',

@@ -1,3 +1,4 @@
+import type { FlowPosition } from '../../src/flow/index.js';
 import { describe, expect, it } from 'vitest';
 import type { Batch } from '../../src/data/types.js';
 import type { StepEvent } from '../../src/train/events.js';
@@ -54,6 +55,11 @@ function batch(): Batch {
   };
 }
 
+function positionAt(row: number): FlowPosition {
+  const done = { issued: row + 1, dropped: 0, quarantined: 0 };
+  return { item: row, origin: { file: 'a', rowGroup: 0, row }, parts: 1, done };
+}
+
 async function setUp(options: { maxSteps?: number; accumulate?: number; sinks?: Sink[] } = {}) {
   const device = new FakeDevice();
   const events: StepEvent[] = [];
@@ -71,7 +77,8 @@ async function setUp(options: { maxSteps?: number; accumulate?: number; sinks?: 
   let row = 0;
   const give = () =>
     loop.consume(batch(), {
-      origins: [{ file: 'a', rowGroup: 0, row: row++ }],
+      origins: [{ file: 'a', rowGroup: 0, row }],
+      position: positionAt(row++),
       waits: [{ stage: 'decode', ms: 1 }],
       signal: controller.signal,
       stop: () => (stopped += 1),
@@ -197,6 +204,7 @@ describe('the train loop', () => {
       { ...batch(), targets },
       {
         origins: [],
+        position: positionAt(0),
         waits: [],
         signal: new AbortController().signal,
         stop: () => undefined,
@@ -204,6 +212,15 @@ describe('the train loop', () => {
     );
     await device.finish();
     expect(device.sent[0]).not.toHaveProperty('targets');
+  });
+
+  it('knows where the stream stands behind the last whole step', async () => {
+    const { device, loop, give } = await setUp({ accumulate: 2 });
+    expect(loop.position).toBeUndefined();
+    const given = [give(), give(), give()];
+    await device.finish();
+    await Promise.all(given);
+    expect(loop.position).toEqual(positionAt(1));
   });
 
   it('stops the stream with the batch that completes the last step', async () => {

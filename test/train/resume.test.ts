@@ -121,8 +121,8 @@ describe('a run that was stopped', () => {
     const { outDir } = await runJob({ maxSteps: 3, batchSize: 2, sinks: [checkpoints()] });
     const { error } = await runJob({ outDir, resume: true, rows: await colourRows(3), batchSize: 2 });
     expect(error?.message).toBe(
-      '--resume: expected a stream of more than the 3 batches that were trained before step 3, received 2; continue ' +
-        'with the same source and flow',
+      'source parquet, item 5: expected rows.parquet row 2, where the run stood that is continued, received the end of ' +
+        'the source; continue with the same files, seed and options of the source',
     );
   });
 });
