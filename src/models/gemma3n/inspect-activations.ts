@@ -5,9 +5,9 @@
 import type { DType } from '../../tensor/index.js';
 import { decodeAudioConfig } from './audio-config.js';
 import { sharesKv, type Gemma3nConfig, type TextConfig } from './config.js';
-import { expandedChs } from './mobilenet-args.js';
+import { expandedChs, type BlockArgs } from './mobilenet-args.js';
 import { planTower } from './mobilenet-plan.js';
-import { decodeVisionConfig, type TowerConfig } from './vision-config.js';
+import { VISION_FEATURES, decodeVisionConfig, type TowerConfig } from './vision-config.js';
 
 /** A batch and the dtype that it is computed in. */
 export interface Load {
@@ -16,12 +16,12 @@ export interface Load {
   /** Images and clips of the whole batch. */
   readonly images: number;
   readonly clips: number;
+  /** Of every image, as the processor makes them. */
+  readonly imageSize: readonly [height: number, width: number];
   readonly dtype: DType;
 }
 
 const FLOAT_BYTES = 4;
-/** Height and width of Gemma 3n's images, as its processor makes them. */
-const IMAGE_SIZE = 768;
 
 export function dtypeBytes(dtype: DType): number {
   return /(16)$/.test(dtype) ? 2 : dtype === 'float64' ? 8 : 4;
@@ -137,32 +137,85 @@ export function headGradient(text: TextConfig, load: Load): number {
 }
 
 /** The image tower over the batch's images: what it has in use at once, and what it keeps for backward where it learns. */
-export function visionBytes(config: Gemma3nConfig, { images, dtype }: Load): { work: number; kept: number } {
-  if (!config.vision || images === 0) return { work: 0, kept: 0 };
-  const { most, all } = towerElements(decodeVisionConfig(config.vision).tower);
-  return { work: images * most * dtypeBytes(dtype), kept: images * all * dtypeBytes(dtype) };
+export function visionBytes(config: Gemma3nConfig, load: Load): { work: number; kept: number } {
+  if (!config.vision || load.images === 0) return { work: 0, kept: 0 };
+  const { most, all } = towerElements(decodeVisionConfig(config.vision).tower, load.imageSize);
+  const each = load.images * dtypeBytes(load.dtype);
+  return { work: most * each, kept: all * each };
 }
 
-/** Elements an image: of the largest block, and of all that its convolutions and norms take. */
-function towerElements(tower: TowerConfig): { most: number; all: number } {
+/** Elements an image: the most that one block has in use, with the features that wait to be fused; and what all blocks'
+ *  convolutions and norms keep of their inputs. */
+function towerElements(
+  tower: TowerConfig,
+  imageSize: readonly [number, number],
+): { most: number; all: number } {
   const plan = planTower(tower);
-  let side = IMAGE_SIZE / 2;
-  const stem = 3 * plan.stemSize * side ** 2;
-  let [most, all] = [stem, stem];
-  const fused = [plan.fusedStages.includes(0) ? plan.stemSize * side ** 2 : 0];
-  for (const [stage, blocks] of plan.stages.entries()) {
+  const last = Math.max(...plan.fusedStages);
+  let stride = 2;
+  const sizeNow = () => {
+    const [height, width] = [Math.ceil(imageSize[0] / stride), Math.ceil(imageSize[1] / stride)];
+    return { height, width, area: height * width };
+  };
+  const featureOf = (channels: number) => ({ ...sizeNow(), elements: channels * sizeNow().area });
+
+  let all = 3 * imageSize[0] * imageSize[1] + 2 * plan.stemSize * sizeNow().area;
+  let most = all;
+  const fused = plan.fusedStages.includes(0) ? [featureOf(plan.stemSize)] : [];
+  for (const [stage, blocks] of plan.stages.slice(0, last).entries()) {
     for (const { args, inChs } of blocks) {
-      const inside = Math.ceil(side / args.stride);
-      const wide = args.blockType === 'mqa' ? 2 * inChs : expandedChs(args, inChs);
-      const elements = 2 * inChs * side ** 2 + (3 * wide + 2 * args.outChs) * inside ** 2;
-      side = inside;
-      most = Math.max(most, elements);
-      all += elements;
+      const { area } = sizeNow();
+      stride *= args.stride;
+      const outArea = sizeNow().area;
+      const kept = blockElements(args, inChs, area, outArea);
+      most = Math.max(most, sumOf(fused) + inChs * area + kept + args.outChs * outArea);
+      all += kept;
     }
-    if (plan.fusedStages.includes(stage + 1)) fused.push((blocks.at(-1)?.args.outChs ?? 0) * side ** 2);
+    if (plan.fusedStages.includes(stage + 1)) fused.push(featureOf(blocks.at(-1)?.args.outChs ?? 0));
   }
-  const held = fused.reduce((sum, elements) => sum + elements, 0);
-  return { most: most + held, all: all + 4 * held };
+
+  // The adapter works at the resolution of the largest feature, before it pools; then come the soft tokens' norms.
+  const [outHeight, outWidth] = tower.msfaOutputResolution;
+  const largest = fused[0] ?? { height: 1, width: 1, elements: 0 };
+  const largestArea = largest.height * largest.width;
+  const isPooled = largest.height % outHeight === 0 && largest.width % outWidth === 0;
+  const held = sumOf(fused);
+  const softTokens = 4 * outHeight * outWidth * VISION_FEATURES;
+  const inside = largestArea * (2 * plan.fusedChs + 2 * 2 * plan.fusedChs + VISION_FEATURES);
+  const pooled = largestArea * VISION_FEATURES;
+  return {
+    most: Math.max(most, held + inside + pooled + largestArea * plan.fusedChs + softTokens),
+    all: all + inside + (isPooled ? pooled : 0) + softTokens,
+  };
+}
+
+function sumOf(features: readonly { readonly elements: number }[]): number {
+  return features.reduce((sum, { elements }) => sum + elements, 0);
+}
+
+/** What a block keeps: the input of each convolution and of each norm but the block's own input. */
+function blockElements(args: BlockArgs, inChs: number, area: number, outArea: number): number {
+  const { outChs } = args;
+  const padded = args.stride > 1 ? inChs * area : 0;
+  switch (args.blockType) {
+    case 'er':
+      return padded + (2 * expandedChs(args, inChs) + 2 * outChs) * outArea;
+    case 'uir': {
+      const midChs = expandedChs(args, inChs);
+      const start = args.dwKernelSizeStart > 0 ? 2 * inChs : 0;
+      const startArea = args.dwKernelSizeMid > 0 ? area : outArea;
+      const middle = args.dwKernelSizeMid > 0 ? 2 * midChs * outArea : 0;
+      const end = args.dwKernelSizeEnd > 0 ? 2 * outChs * outArea : 0;
+      return padded + (start + 2 * midChs) * startArea + middle + end + 3 * outChs * outArea;
+    }
+    case 'mqa': {
+      const heads = args.numHeads ?? inChs / args.keyDim;
+      const keys = area / args.kvStride ** 2;
+      const reduced = args.kvStride > 1 ? 2 * 2 * inChs : 0;
+      const queries = heads * (args.keyDim + args.valueDim) * area;
+      return inChs * area + queries + keys * (reduced + args.keyDim + args.valueDim) + 2 * outChs * outArea;
+    }
+  }
 }
 
 /** The audio tower over the batch's clips, each as long as its soft tokens allow. */

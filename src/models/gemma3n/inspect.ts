@@ -9,7 +9,7 @@ import { decodeConfig, type Gemma3nConfig, type JsonObject } from './config.js';
 import { COMPUTE_DTYPES, FREEZABLE, memoryFacts, type MemoryFacts } from './inspect-memory.js';
 import { countParameters, layerFacts, type LayerFacts, type ParameterCounts } from './inspect-parameters.js';
 import { weightFacts, type WeightFacts } from './inspect-weights.js';
-import { isDecoded, loadConfig, statedDType } from './load.js';
+import { companionsOf, isDecoded, loadConfig, statedDType } from './load.js';
 
 const natural = z.int().min(1);
 const count = z.int().min(0);
@@ -34,6 +34,10 @@ const schema = z.strictObject({
   offline: z.boolean().optional(),
   signal: z.instanceof(AbortSignal).optional(),
 });
+
+/** Height and width of Gemma 3n's images, where no processor file says another. */
+const IMAGE_SIZE = [768, 768] as const;
+const sizeSchema = z.looseObject({ size: z.looseObject({ height: natural, width: natural }) });
 
 export type InspectOptions = z.input<typeof schema>;
 
@@ -81,7 +85,7 @@ export async function inspectCheckpoint(
     kind: config.kind,
     parameters,
     layers: layerFacts(config),
-    memory: memoryFacts(config, parameters, { ...load, dtype }),
+    memory: memoryFacts(config, parameters, { ...load, dtype, imageSize: imageSizeOf(config) }),
     weights: looks && folder !== undefined ? await weightFacts(folder, config, { signal }) : undefined,
   };
 }
@@ -101,4 +105,24 @@ async function read(
     throw readFault(checkpoint, "a model's configuration in JSON, or a folder with one", cause);
   }
   return { config: decodeConfig(json, checkpoint) };
+}
+
+/** As the processor files beside the configuration have it. */
+function imageSizeOf(config: Gemma3nConfig): readonly [number, number] {
+  const files = companionsOf(config);
+  for (const name of ['preprocessor_config.json', 'processor_config.json']) {
+    const file = files.get(name);
+    if (!file) continue;
+    let json: unknown;
+    try {
+      json = JSON.parse(new TextDecoder().decode(file));
+    } catch {
+      continue; // told by those who need it
+    }
+    const found = [json, (json as JsonObject | null)?.['image_processor']]
+      .map((part) => sizeSchema.safeParse(part))
+      .find(({ success }) => success);
+    if (found?.data) return [found.data.size.height, found.data.size.width];
+  }
+  return IMAGE_SIZE;
 }
