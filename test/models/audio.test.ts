@@ -7,7 +7,18 @@ import { SafetensorsFile } from '../../src/checkpoint/safetensors.js';
 import { AudioTower } from '../../src/models/gemma3n/audio.js';
 import { decodeAudioConfig } from '../../src/models/gemma3n/audio-config.js';
 import { checkpointName } from '../../src/models/gemma3n/names.js';
-import { type DType, scope, setNumThreads, withDefaults } from '../../src/tensor/index.js';
+import {
+  type DType,
+  type Tensor,
+  cat,
+  full,
+  ones,
+  scope,
+  setNumThreads,
+  tensor,
+  where,
+  withDefaults,
+} from '../../src/tensor/index.js';
 import { gradientDifference, recordedGradients, relativeNorm, root, scaledDifference } from './reference.js';
 
 beforeAll(() => setNumThreads(1));
@@ -86,5 +97,99 @@ describe.each(['plain', 'odd', 'ahead', 'every'])('the %s tower', (name) => {
     });
     half.tower.dispose();
     half.values.close();
+  });
+});
+
+describe('padding', () => {
+  const { tower, values } = load('plain');
+  afterAll(() => values.close());
+  const lengths = [150, 61, 5];
+  const input = values.read('0.input');
+  const [, frames = 0, bins = 0] = input.shape;
+  /** The convolutions see 6 frames past the last one that is kept, which is the last multiple of 4. */
+  const sight = lengths.map((length) => Math.min(frames, Math.floor((length - 1) / 4) * 4 + 7));
+  const upTo = (ends: readonly number[]) =>
+    tensor(
+      Uint8Array.from({ length: ends.length * frames }, (_, i) =>
+        i % frames < ends[Math.floor(i / frames)]! ? 1 : 0,
+      ),
+      [ends.length, frames],
+      'bool',
+    );
+  const mask = upTo(lengths);
+  const run = (features: Tensor, mask: Tensor) => {
+    features.requiresGrad = true;
+    for (const [, parameter] of tower.namedParameters()) parameter.grad = null;
+    const result = tower.forward(features, mask);
+    result.features.square().sum().backward();
+    const gradients = Array.from(tower.namedParameters(), ([, { grad }]) => grad!);
+    return { ...result, gradients, inputGradient: features.grad! };
+  };
+
+  test('beyond the sight of real frames changes no result and no gradient, be it noise or no number at all', () => {
+    scope(() => {
+      const expected = run(input.clone(), mask);
+      for (const noise of [0, 7, -1e30, 3e38, Infinity, NaN]) {
+        const noisy = run(where(upTo(sight).unsqueeze(-1), input, noise).detach(), mask);
+        expect(noisy.features.toTypedArray()).toEqual(expected.features.toTypedArray());
+        expect(noisy.inputGradient.toTypedArray()).toEqual(expected.inputGradient.toTypedArray());
+        for (const [i, gradient] of noisy.gradients.entries()) {
+          expect(gradient.toTypedArray()).toEqual(expected.gradients[i]!.toTypedArray());
+        }
+      }
+    });
+  });
+
+  test('in their sight counts as zero where it is no number, and gets no gradient', () => {
+    scope(() => {
+      const silent = run(where(mask.unsqueeze(-1), input, 0).detach(), mask);
+      for (const nothing of [NaN, Infinity, -Infinity]) {
+        const { features, inputGradient } = run(where(mask.unsqueeze(-1), input, nothing).detach(), mask);
+        expect(features.toTypedArray()).toEqual(silent.features.toTypedArray());
+        expect(inputGradient.isfinite().all().item()).toBe(1);
+        expect(inputGradient.maskedFill(mask.unsqueeze(-1), 0).abs().amax().item()).toBe(0);
+      }
+    });
+  });
+
+  test('of a batch is of no account: each clip alone has the same features', () => {
+    scope(() => {
+      const together = tower.forward(input, mask);
+      for (const [i, length] of lengths.entries()) {
+        const alone = tower.forward(
+          input.narrow(0, i, 1).narrow(1, 0, sight[i]!),
+          mask.narrow(0, i, 1).narrow(1, 0, sight[i]!),
+        );
+        const count = Math.ceil(length / 16);
+        expect(alone.mask.to('int64').sum().item()).toBe(count);
+        const own = together.features.narrow(0, i, 1);
+        expect(scaledDifference(own.narrow(1, 0, count), alone.features.narrow(1, 0, count))).toBeLessThan(
+          1e-6,
+        );
+      }
+    });
+  });
+
+  test('does not reach a clip from the others: a NaN in a real frame stays in its clip', () => {
+    scope(() => {
+      const expected = tower.forward(input, mask).features;
+      const broken = cat([full([1, frames, bins], NaN), input.narrow(0, 1, 2)]);
+      const { features } = tower.forward(broken, mask);
+      expect(features.narrow(0, 1, 2).toTypedArray()).toEqual(expected.narrow(0, 1, 2).toTypedArray());
+      expect(features.select(0, 0).isfinite().all().item()).toBe(0);
+    });
+  });
+
+  test('is masked the same by bools and by numbers', () => {
+    scope(() => {
+      const expected = tower.forward(input, mask).features.toTypedArray();
+      for (const dtype of ['int64', 'uint8', 'float32'] as const) {
+        expect(tower.forward(input, mask.to(dtype)).features.toTypedArray()).toEqual(expected);
+      }
+      const whole = ones([3, frames], { dtype: 'bool' });
+      expect(tower.forward(input).features.toTypedArray()).toEqual(
+        tower.forward(input, whole).features.toTypedArray(),
+      );
+    });
   });
 });
