@@ -79,8 +79,10 @@ async function collect(
   let length = 0;
   let isWhole = true;
   for await (const piece of pieces) {
-    const bad = piece.findIndex((sample) => !Number.isFinite(sample));
-    if (bad >= 0) throw notFinite(where, piece[bad]!, (length + bad) / sampleRateHz);
+    if (!isFinite(piece)) {
+      const bad = piece.findIndex((sample) => !Number.isFinite(sample));
+      throw notFinite(where, piece[bad]!, (length + bad) / sampleRateHz);
+    }
     kept.push(piece);
     length += piece.length;
     if (length < enough) continue;
@@ -94,6 +96,13 @@ async function collect(
     at += piece.length;
   }
   return { wave, isWhole };
+}
+
+/** Zero times anything finite is zero. */
+function isFinite(piece: Float32Array): boolean {
+  let sum = 0;
+  for (let i = 0; i < piece.length; i++) sum += piece[i]! * 0;
+  return sum === 0;
 }
 
 function notFinite(where: string, sample: number, seconds: number): AudioError {

@@ -18,6 +18,8 @@ export interface StreamInfo {
 /** Frames pack silence densely: bytes are fed so that about as many samples come out at a time. */
 const SAMPLES_PER_PIECE = 2 ** 16;
 const [LEAST_BYTES, MOST_BYTES] = [2 ** 10, 2 ** 16];
+/** Added and taken away, it leaves the nearest whole number: doubles of its size have no fractions. */
+const ROUNDER = 1.5 * 2 ** 52;
 /** No frame is longer; what gives no samples for as long is no FLAC. */
 const LONGEST_FRAME_BYTES = 2 ** 22;
 
@@ -135,6 +137,8 @@ export class FlacDecoder {
   /** The decoder divides by the largest sample, 2^(bits - 1) - 1: back to whole numbers, then by full scale. */
   #rescale(channel: Float32Array): void {
     const scale = this.#scale;
-    for (let i = 0; i < channel.length; i++) channel[i] = Math.round(channel[i]! * (scale - 1)) / scale;
+    for (let i = 0; i < channel.length; i++) {
+      channel[i] = (channel[i]! * (scale - 1) + ROUNDER - ROUNDER) / scale;
+    }
   }
 }

@@ -42,6 +42,10 @@ export function mixChannels(channels: readonly Float32Array[]): Float32Array {
   if (!first) return new Float32Array(0);
   if (!second) return first;
   const out = new Float32Array(first.length);
+  if (channels.length === 2) {
+    for (let i = 0; i < out.length; i++) out[i] = (first[i]! + second[i]!) / 2;
+    return out;
+  }
   for (let i = 0; i < out.length; i++) {
     let sum = 0;
     for (const channel of channels) sum += channel[i]!;

@@ -1,7 +1,9 @@
 // Change of sampling rate by a windowed sinc: the filter that FFmpeg's libswresample builds by default (Kaiser window,
-// beta 9, 32 zero crossings, cut off at 0.97 of the lower Nyquist frequency), in double precision. Within 1e-6 of it at
-// rates in use; within 1e-5 where the ratio of the rates needs more than 1024 phases (15,999 Hz).
+// beta 9, 32 zero crossings, cut off at 0.97 of the lower Nyquist frequency), its taps in double precision.
+// Within 1e-6 of it at rates in use; within 1e-5 where the ratio of the rates needs more than 1024 phases (15,999 Hz).
 // Output sample k lies at input position k * from / to; there, y = sum_i h(i - position) x[i].
+
+import { type Kernel, KERNEL_FLOATS, makeKernel } from './resample-kernel.js';
 
 const ZERO_CROSSINGS = 32;
 const CUTOFF = 0.97;
@@ -18,9 +20,12 @@ interface Filter {
   readonly taps: Float64Array;
   /** Where `position = k * step / numPhases`; whole where the phases are exact. */
   readonly step: number;
+  /** The taps as the kernel wants them, where it can: [numPhases, a multiple of 8]. */
+  readonly rows: Float32Array | undefined;
 }
 
 const kept = new Map<string, Filter>();
+let kernel: Kernel | undefined | 'not asked for' = 'not asked for';
 
 /** Samples that come out of `numSamples`: one for each output position that lies on or before the last input sample. */
 export function resampledLength(numSamples: number, fromHz: number, toHz: number): number {
@@ -47,6 +52,7 @@ export function resample(
   const out = new Float32Array(Math.min(maxSamples, resampledLength(wave.length, fromHz, toHz)));
   if (out.length === 0) return out;
   const padded = mirrorEnds(wave, filter.numTaps);
+  if (resampleFast(padded, filter, out)) return out;
   const { numTaps: taps, numPhases, step } = filter;
   const exact = Number.isInteger(step);
   for (let k = 0; k < out.length; k++) {
@@ -60,6 +66,32 @@ export function resample(
       between === 0 ? value : value + between * (dot(padded, start, filter.taps, row + taps, taps) - value);
   }
   return out;
+}
+
+/** The same in blocks that fit the kernel's memory: taps, then wave, then what comes out. @returns whether it could */
+function resampleFast(padded: Float32Array, filter: Filter, out: Float32Array): boolean {
+  if (kernel === 'not asked for') kernel = makeKernel();
+  const { rows, numPhases, step } = filter;
+  if (!kernel || !rows) return false;
+  const { memory, run } = kernel;
+  const row = rows.length / numPhases;
+  const advance = step / numPhases;
+  const block = Math.floor((KERNEL_FLOATS - rows.length - row) / (advance + 1)) - 2;
+  memory.set(rows);
+  for (let done = 0; done < out.length; done += block) {
+    const count = Math.min(block, out.length - done);
+    const start = Math.floor((done * step) / numPhases);
+    const wave = padded.subarray(start, start + Math.ceil(count * advance) + row + 1);
+    const target = rows.length + wave.length + row;
+    memory.set(wave, rows.length);
+    // Behind the end, taps of zero meet whatever is there: it must be finite.
+    memory.fill(0, rows.length + wave.length, target);
+    const whole = 4 * Math.floor(advance);
+    const phase = done * step - start * numPhases;
+    run(4 * rows.length, 0, 4 * target, count, 4 * row, numPhases, whole, step % numPhases, phase);
+    out.set(memory.subarray(target, target + count), done);
+  }
+  return true;
 }
 
 /** Two sums at once, which the processor adds side by side. `taps` is even. */
@@ -121,7 +153,23 @@ function makeFilter(fromHz: number, toHz: number): Filter {
   const sum = taps.subarray(0, length).reduce((total, tap) => total + tap, 0);
   for (let i = 0; i < taps.length; i++) taps[i]! /= sum;
   taps.copyWithin(numPhases * length + 1, 0, length - 1);
-  return { numTaps: length, numPhases, taps, step: (fromHz * numPhases) / toHz };
+  const step = (fromHz * numPhases) / toHz;
+  return { numTaps: length, numPhases, taps, step, rows: kernelRows(taps, length, numPhases, step) };
+}
+
+function kernelRows(
+  taps: Float64Array,
+  length: number,
+  numPhases: number,
+  step: number,
+): Float32Array | undefined {
+  const row = 8 * Math.ceil(length / 8);
+  if (!Number.isInteger(step) || row * numPhases > KERNEL_FLOATS / 2) return undefined;
+  const rows = new Float32Array(row * numPhases);
+  for (let phase = 0; phase < numPhases; phase++) {
+    rows.set(taps.subarray(phase * length, (phase + 1) * length), phase * row);
+  }
+  return rows;
 }
 
 /** Modified Bessel function of the first kind, order 0: sum_k ((x / 2)^k / k!)^2. */
