@@ -50,6 +50,63 @@ describe('collate', () => {
     );
   });
 
+  test('pads clips of different lengths, in the order of the rows', () => {
+    const clips = (count: number, frames: number, value: number): Partial<Example> => ({
+      inputFeatures: {
+        data: new Float32Array(count * frames * 2).map((_, i) => value + i),
+        shape: [count, frames, 2],
+      },
+      inputFeaturesMask: { data: new Uint8Array(count * frames).fill(1), shape: [count, frames] },
+    });
+    const { inputIds } = short;
+    const batch = collate(
+      [
+        { inputIds, ...clips(2, 1, 10) },
+        { inputIds },
+        { inputIds, ...clips(0, 5, 0) },
+        { inputIds, ...clips(1, 3, 50) },
+      ],
+      { padTokenId: 0 },
+    );
+    expect(batch.inputFeatures).toEqual({
+      data: Float32Array.of(10, 11, 0, 0, 0, 0, 12, 13, 0, 0, 0, 0, 50, 51, 52, 53, 54, 55),
+      shape: [3, 3, 2],
+    });
+    expect(batch.inputFeaturesMask).toEqual({
+      data: Uint8Array.of(1, 0, 0, 1, 0, 0, 1, 1, 1),
+      shape: [3, 3],
+    });
+    expect(batchBytes(batch)).toBe(8 * 4 + 8 + 18 * 4 + 9);
+    expect(transferables(batch)).toHaveLength(4);
+    expect(collate([{ inputIds }], { padTokenId: 0 })).not.toHaveProperty('inputFeatures');
+
+    const other: Example = {
+      inputIds,
+      inputFeatures: { data: new Float32Array(9), shape: [1, 3, 3] },
+      inputFeaturesMask: { data: new Uint8Array(3), shape: [1, 3] },
+    };
+    expect(() => collate([{ inputIds, ...clips(1, 1, 0) }, other], { padTokenId: 0 })).toThrow(
+      "collate: example 1: expected features of 2 mel bins, as the batch's first, received 3;",
+    );
+    expect(() =>
+      collate([{ ...other, inputFeaturesMask: { data: new Uint8Array(4), shape: [1, 4] } }], {
+        padTokenId: 0,
+      }),
+    ).toThrow(
+      'collate: example 0: expected inputFeatures and inputFeaturesMask of the same clips and frames, received [1, 3] and [1, 4];',
+    );
+    expect(() => collate([{ inputIds, inputFeatures: other.inputFeatures! }], { padTokenId: 0 })).toThrow(
+      'received [1, 3] and [none];',
+    );
+    expect(() =>
+      collate([{ ...other, inputFeatures: { data: new Float32Array(8), shape: [1, 3, 3] } }], {
+        padTokenId: 0,
+      }),
+    ).toThrow(
+      'expected inputFeatures of shape [clips, frames, melBins], received shape [1, 3, 3] with 8 values; check the feature extractor',
+    );
+  });
+
   test('samples without images may stand beside samples with them', () => {
     const { inputIds, labels } = short;
     expect(collate([{ inputIds, labels: labels! }, long], { padTokenId: 0 }).pixelValues!.shape[0]).toBe(1);

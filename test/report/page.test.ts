@@ -92,6 +92,19 @@ describe('the report', () => {
     expect(html).toContain('expected a&#34;b');
   });
 
+  it('shows what was used in part, where anything was', () => {
+    expect(html).not.toContain('used in part');
+    const notice = {
+      event: 'notice',
+      row: 'b.parquet row group 0 row 1',
+      stage: 'encode',
+      message: 'cut <b>',
+    } as const;
+    const page = renderReport({ ...sampleData(3), notices: [notice, { ...notice, count: 40 }] });
+    expect(page).toContain('<h2>41 rows used in part</h2>');
+    expect(page).toContain('<td>b.parquet row group 0 row 1</td><td>encode</td><td>cut &#60;b&#62;</td>');
+  });
+
   it('keeps text from data text', () => {
     expect(html).not.toContain('<script>alert(1)');
     expect(html).not.toContain('truncated <b>');

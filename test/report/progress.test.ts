@@ -45,6 +45,14 @@ const step = (number: number, loss = 2): StepEvent => ({
 
 const OTHERS: readonly RunEvent[] = [
   { event: 'quarantine', row: 'a.parquet row group 0 row 3', stage: 'decodeMedia', error: 'truncated' },
+  { event: 'notice', row: 'a.parquet row group 0 row 4', stage: 'encode', message: 'clip 0 lasts 35.0 s' },
+  {
+    event: 'notice',
+    row: 'b.parquet row group 0 row 0',
+    stage: 'encode',
+    message: 'clip 1 lasts 31.0 s',
+    count: 980,
+  },
   { event: 'checkpoint', step: 2, path: '/out/checkpoint-2' },
   { event: 'answers', step: 2, name: 'eval', answers: [] },
   { event: 'eval', step: 2, name: 'eval', count: 50, scores: { exactMatch: 0.25, 'exactMatch:colour': 0.5 } },
@@ -88,6 +96,8 @@ describe('progress on a pipe', () => {
     expect(lines).toEqual(
       expect.arrayContaining([
         'quarantined a.parquet row group 0 row 3 in decodeMedia: truncated',
+        'a.parquet row group 0 row 4 in encode: clip 0 lasts 35.0 s',
+        'b.parquet row group 0 row 0 in encode: clip 1 lasts 31.0 s; 980 notices like it were not shown',
         'checkpoint /out/checkpoint-2',
         'eval at step 2, 50 samples: exactMatch 0.250  exactMatch:colour 0.500',
         'step 700/700  loss 2.0000  3000 tokens/s  wait 10.0%  0s left',
@@ -103,7 +113,7 @@ describe('progress on a pipe', () => {
   it('of an evaluation shows no steps', () => {
     const out = stream(false);
     const sink = begin(out, undefined);
-    sink.onEvent?.(OTHERS[3]!);
+    sink.onEvent?.(OTHERS.at(-1)!);
     sink.onEvent?.({ ...END, steps: 0, ledger: { issued: 0, trained: 0, dropped: 0, quarantined: 0 } });
     expect(out.text.split('\n').slice(0, 2)).toEqual([
       'job: results go to /out',
@@ -156,6 +166,8 @@ describe('JSON lines', () => {
     expect(lines.map((line) => (JSON.parse(line) as RunEvent).event)).toEqual([
       'step',
       'quarantine',
+      'notice',
+      'notice',
       'checkpoint',
       'eval',
       'end',
