@@ -111,9 +111,8 @@ function idsOf([ids = []]: readonly (readonly (number | undefined)[])[]): number
 function step(model: CausalLm, inputs: () => ModelInputs, cache: KvCache, choose: Chooser): number[] {
   return noGrad(() =>
     scope(() => {
-      const hidden = model.hiddenStates(inputs(), cache);
-      const newest = hidden.select(1, (hidden.shape[1] ?? 1) - 1);
-      return choose.next(model.logits(newest));
+      const hidden = model.hiddenStates(inputs(), cache, { lastOnly: true });
+      return choose.next(model.logits(hidden.select(1, 0)));
     }),
   );
 }

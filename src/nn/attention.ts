@@ -5,9 +5,10 @@
 import { type Tensor, arange, cat, op, scope, softmax, zeros } from '../tensor/index.js';
 
 export interface AttendOptions {
-  /** bool [batch or 1, 1, queries, keys], true takes part. Without one attention is causal, or whole for one query. */
+  /** bool [batch or 1, 1, queries, keys], true takes part. Without one attention is causal. */
   readonly mask?: Tensor;
-  /** How many keys a query reaches back to, itself included; `mask` hides those before. It only saves work. */
+  /** How many keys a query reaches back to, itself included. Of several queries' keys `mask` must hide those before: there
+   *  it only saves work. */
   readonly window?: number;
   readonly scale?: number;
   readonly dropout?: number;
@@ -40,6 +41,10 @@ export function attend(q: Tensor, k: Tensor, v: Tensor, options: AttendOptions =
   const { mask, window = Infinity, dropout = 0 } = options;
   const [batch = 1, heads = 1, numQueries = 1, headDim = 1] = q.shape;
   const numKeys = k.shape[2] ?? 1;
+  if (numQueries === 1 && numKeys > window) {
+    const near = (x: Tensor, dim: number): Tensor => x.narrow(dim, numKeys - window, window);
+    return fused(q, near(k, 2), near(v, 2), mask && near(mask, 3), options);
+  }
   if (q.device !== 'cpu' || numQueries === 1 || dropout > 0) return fused(q, k, v, mask, options);
 
   const { scale = headDim ** -0.5 } = options;

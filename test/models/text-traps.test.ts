@@ -72,20 +72,63 @@ describe('a cache', () => {
     },
   );
 
-  it('keeps no more of a sliding layer than twice its window', () => {
-    const { model } = textReference('sharing');
+  it('keeps the window of a sliding layer, all of a full one, and nothing of one that shares', () => {
+    const { model } = textReference('sharing'); // layers 0 and 1 slide over 4 tokens, 2 is full, 3 to 5 share
+    const bytesOf = (tokens: number): number => tokens * 2 * 2 * 8 * 4; // keys and values, heads, head size, float32
     const before = liveTensors();
     noGrad(() => {
-      using cache = new KvCache(model.config.text);
-      for (let i = 0; i < 50; i++) scope(() => void model.hiddenStates({ inputIds: ids([[5 + i]]) }, cache));
-      scope(() => {
-        const none = tensor([], [1, 2, 0, 8]);
-        expect(cache.append(0, { keys: none, values: none }).keys.shape).toEqual([1, 2, 3, 8]);
-        expect(cache.append(2, { keys: none, values: none }).keys.shape).toEqual([1, 2, 50, 8]);
-      });
+      using cache = new KvCache(model.config.text, 64);
+      for (let i = 0; i < 50; i++) {
+        scope(() => void model.hiddenStates({ inputIds: ids([[5 + i]]) }, cache));
+        expect(cache.bytes).toBe(bytesOf(4 + 4 + 64));
+        expect(liveTensors() - before).toBe(6);
+      }
       expect(cache.length).toBe(50);
+      scope(() => void model.hiddenStates({ inputIds: ids([sequence]) }, cache));
+      expect(cache.bytes).toBe(bytesOf(4 + 4 + 64));
+      scope(() => void model.hiddenStates({ inputIds: ids([sequence]) }, cache));
+      expect(cache.bytes).toBe(bytesOf(4 + 4 + 128));
     });
     expect(liveTensors()).toBe(before);
+  });
+
+  it('hides padding from tokens that come one by one or in pieces, as long as their window reaches it', () => {
+    const { model } = textReference('sharing');
+    const padded = [0, 0, 0, ...sequence.slice(0, 10)];
+    const positions = (rows: readonly (readonly number[])[]): number[][] =>
+      rows.map((row) => row.map((i) => Math.max(0, i)));
+    const all = [sequence, padded];
+    const places = positions([[...sequence.keys()], padded.map((_, i) => i - 3)]);
+    const mask = [sequence.map(() => 1), padded.map((_, i) => Number(i > 2))];
+    scope(() =>
+      noGrad(() => {
+        const whole = model.hiddenStates({
+          inputIds: ids(all),
+          attentionMask: ids(mask),
+          positionIds: ids(places),
+        });
+        for (const pieces of [
+          [4, ...new Array<number>(9).fill(1)],
+          [6, 2, 1, 3, 1],
+          [3, 10],
+        ]) {
+          using cache = new KvCache(model.config.text);
+          let start = 0;
+          const parts = pieces.map((count, i) => {
+            const take = (rows: readonly (readonly number[])[]): Tensor =>
+              ids(rows.map((row) => row.slice(start, start + count)));
+            const inputs = {
+              inputIds: take(all),
+              positionIds: take(places),
+              ...(i === 0 && { attentionMask: take(mask) }),
+            };
+            start += count;
+            return model.hiddenStates(inputs, cache);
+          });
+          expect(relativeMax(cat(parts, 1).narrow(1, 3, 10), whole.narrow(1, 3, 10))).toBeLessThan(2e-3);
+        }
+      }),
+    );
   });
 });
 

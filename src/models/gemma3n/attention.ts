@@ -9,14 +9,14 @@ import { type TextConfig, sharesKv } from './config.js';
 import type { KeysValues, KvCache } from './kv-cache.js';
 import { type Rotation, rotate } from './rotary.js';
 
-/** What a layer's attention needs besides its input. */
+/** What a layer's queries meet. */
 export interface AttentionContext {
+  /** Of the queries. */
   readonly rotation: Rotation;
   /** bool [B or 1, 1, T, S]; undefined is causal */
   readonly mask: Tensor | undefined;
-  /** The source's keys and values, for a sharing layer. */
-  readonly shared: KeysValues | undefined;
-  readonly cache: KvCache | undefined;
+  /** The layer's own, or its source's. */
+  readonly keysValues: KeysValues;
 }
 
 export class Attention extends Module {
@@ -48,14 +48,11 @@ export class Attention extends Module {
     this.oProj = new Linear(numAttentionHeads * headDim, hiddenSize, bias);
   }
 
-  /** @param x [B, T, hidden]
-   *  @returns the output [B, T, hidden], and the keys and values that sharing layers may use */
-  forward(x: Tensor, context: AttentionContext): { output: Tensor; keysValues: KeysValues } {
+  /** Queries of the last tokens against all keys. @param x [B, T, hidden] @returns [B, T, hidden] */
+  forward(x: Tensor, { rotation, mask, keysValues }: AttentionContext): Tensor {
     const [batch = 1, length = 1] = x.shape;
-    const { rotation, mask, cache } = context;
 
     const q_BTND = rotate(this.qNorm.forward(this.#heads(this.qProj.forward(x))), rotation);
-    const keysValues = context.shared ?? this.#keysValues(x, rotation, cache);
 
     const dropout = this.training ? this.config.attentionDropout : 0;
     const attended_BNTD = attend(q_BTND.transpose(1, 2), keysValues.keys, keysValues.values, {
@@ -64,11 +61,12 @@ export class Attention extends Module {
       window: this.#window,
       ...(mask && { mask }),
     });
-    const output = this.oProj.forward(attended_BNTD.transpose(1, 2).reshape([batch, length, -1]));
-    return { output, keysValues };
+    return this.oProj.forward(attended_BNTD.transpose(1, 2).reshape([batch, length, -1]));
   }
 
-  #keysValues(x: Tensor, rotation: Rotation, cache: KvCache | undefined): KeysValues {
+  /** What this layer's queries and those of its sharing layers may see: these tokens, and those in the cache.
+   *  @param x [B, T, hidden] */
+  keysValues(x: Tensor, rotation: Rotation, cache: KvCache | undefined): KeysValues {
     if (!this.kProj || !this.vProj || !this.kNorm || !this.vNorm) {
       throw new Error(`layer ${this.layer} shares keys and values, but none were given`);
     }

@@ -104,11 +104,20 @@ export abstract class CausalLm extends Module {
     );
   }
 
-  /** The text tower's last hidden states. @param cache of the tokens before these @returns [batch, length, hidden] */
-  hiddenStates(inputs: ModelInputs, cache?: KvCache): Tensor {
+  /** The text tower's last hidden states. @param cache of the tokens before these
+   *  @param options.lastOnly give those of the last token alone, and compute no more than they need: the same numbers, but
+   *  for rounding, as `TextModel.forward` proves
+   *  @returns [batch, length, hidden], or [batch, 1, hidden] with `lastOnly` */
+  hiddenStates(inputs: ModelInputs, cache?: KvCache, options: { readonly lastOnly?: boolean } = {}): Tensor {
     return scope(() => {
       const { attentionMask, positionIds } = inputs;
-      return this.languageModel.forward({ ...this.#embedded(inputs), attentionMask, positionIds, cache });
+      return this.languageModel.forward({
+        ...this.#embedded(inputs),
+        ...options,
+        attentionMask,
+        positionIds,
+        cache,
+      });
     });
   }
 

@@ -4,11 +4,25 @@
 import { Linear, Module, RmsNorm, gated } from '../../nn/index.js';
 import type { Tensor } from '../../tensor/index.js';
 import { AltUp, type Copies } from './altup.js';
-import { Attention, type AttentionContext } from './attention.js';
+import { Attention } from './attention.js';
 import type { TextConfig } from './config.js';
-import type { KeysValues } from './kv-cache.js';
+import type { KeysValues, KvCache } from './kv-cache.js';
 import { Laurel } from './laurel.js';
 import { Mlp } from './mlp.js';
+import { type Rotation, lastRotation } from './rotary.js';
+
+/** What a layer needs besides the tokens. */
+export interface LayerContext {
+  /** Of all tokens. */
+  readonly rotation: Rotation;
+  /** Of the queries: bool [batch or 1, 1, queries, keys]; undefined is causal */
+  readonly mask: Tensor | undefined;
+  /** The source's keys and values, for a sharing layer. */
+  readonly shared: KeysValues | undefined;
+  readonly cache: KvCache | undefined;
+  /** Keys and values are of all tokens, all else of the last one alone. */
+  readonly lastOnly: boolean;
+}
 
 export class DecoderLayer extends Module {
   selfAttn: Attention;
@@ -45,19 +59,23 @@ export class DecoderLayer extends Module {
     this.#gated = gated(config.hiddenActivation);
   }
 
-  /** @param perLayerInput [batch, length, hiddenSizePerLayerInput]
+  /** @param perLayerInput [batch, length or 1 with `lastOnly`, hiddenSizePerLayerInput]
    *  @returns the copies after this layer, and the keys and values that sharing layers may use */
   forward(
     copies: Copies,
     perLayerInput: Tensor,
-    context: AttentionContext,
+    { rotation, mask, shared, cache, lastOnly }: LayerContext,
   ): { copies: Copies; keysValues: KeysValues } {
-    const predictions = this.altup.predict(copies);
-    const { active } = predictions;
+    const all = this.altup.predict(copies);
+    const allNormed = this.inputLayernorm.forward(all.active);
+    const keysValues = shared ?? this.selfAttn.keysValues(allNormed, rotation, cache);
 
-    const normed = this.inputLayernorm.forward(active);
+    const predictions = lastOnly ? lastCopies(all) : all;
+    const normed = lastOnly ? lastToken(allNormed) : allNormed;
+    const { active } = predictions;
     const laurel = this.laurel.forward(normed);
-    const { output, keysValues } = this.selfAttn.forward(normed, context);
+    const queryRotation = lastOnly ? lastRotation(rotation) : rotation;
+    const output = this.selfAttn.forward(normed, { rotation: queryRotation, mask, keysValues });
     const attended = active.add(this.postAttentionLayernorm.forward(output));
     const joined = attended.add(laurel).div(Math.SQRT2);
 
@@ -72,4 +90,19 @@ export class DecoderLayer extends Module {
 
     return { copies: this.altup.correct(predictions, correction, addition), keysValues };
   }
+
+  /** Only what later layers and tokens may see of these tokens: the first lines of `forward`. */
+  keysValues(copies: Copies, rotation: Rotation, cache: KvCache | undefined): KeysValues {
+    const { active } = this.altup.predict(copies);
+    return this.selfAttn.keysValues(this.inputLayernorm.forward(active), rotation, cache);
+  }
+}
+
+function lastCopies({ all, active }: Copies): Copies {
+  return { all: lastToken(all), active: lastToken(active) };
+}
+
+/** [batch, length, ...] -> [batch, 1, ...] */
+export function lastToken(x: Tensor): Tensor {
+  return x.narrow(1, (x.shape[1] ?? 1) - 1, 1);
 }

@@ -15,51 +15,57 @@ export interface MaskInputs {
   readonly length: number;
   readonly device: string;
   /** bool or int [batch, length]: false or 0 on padding. */
-  readonly attentionMask: Tensor | undefined;
+  readonly attentionMask?: Tensor | undefined;
   /** int64 [batch or 1, length]. Without an attention mask and a cache, a jump in them starts another sequence. */
-  readonly positionIds: Tensor | undefined;
-  readonly cache: KvCache | undefined;
+  readonly positionIds?: Tensor | undefined;
+  readonly cache?: KvCache | undefined;
 }
 
-/** Built once a forward, shared by all layers of a kind. */
-export function attentionMasks(config: TextConfig, inputs: MaskInputs): Masks {
-  const { batch, length, attentionMask, cache } = inputs;
+/** Masks of all queries, and those of the last one alone. */
+export interface QueryMasks {
+  readonly all: Masks;
+  readonly last: Masks;
+}
+
+/** Built once a forward, shared by all layers of a kind. The cache learns of padding here. */
+export function attentionMasks(config: TextConfig, inputs: MaskInputs): QueryMasks {
+  const { batch, length, attentionMask, cache, device } = inputs;
   checkMask(inputs);
   return scope(() => {
     const isPadded = attentionMask !== undefined && attentionMask.to('bool').all().item() === 0;
-    const own = isPadded ? attentionMask.to(inputs.device).to('bool') : undefined;
-    const padding = cache ? cache.extendPadding(own, batch, length, inputs.device) : own;
+    const own = isPadded ? attentionMask.to(device).to('bool') : undefined;
+    cache?.extendPadding(own, batch, length, device);
     const packed = attentionMask || cache ? undefined : sameSequence(inputs.positionIds);
 
-    const masks: Partial<Record<LayerType, Tensor | undefined>> = {};
+    const all: Partial<Record<LayerType, Tensor | undefined>> = {};
+    const last: Partial<Record<LayerType, Tensor | undefined>> = {};
     for (const kind of new Set(config.layerTypes)) {
       const window = kind === 'sliding_attention' ? config.slidingWindow : Infinity;
-      masks[kind] = maskOf(inputs, window, cache?.firstKey(kind) ?? 0, padding, packed);
+      const real = cache ? cache.realKeys(kind, length) : own;
+      const others = [real?.unsqueeze(1).unsqueeze(1), packed].filter((mask) => mask !== undefined);
+      const span = { start: cache?.firstKey(kind) ?? 0, window, isAlone: others.length === 0 };
+      all[kind] = allOf([causal(inputs, span), ...others]);
+      // The last one sees all keys within its window, which `attend` keeps to.
+      last[kind] = allOf(others.map((mask) => mask.narrow(2, (mask.shape[2] ?? 1) - 1, 1)));
     }
-    return masks;
+    return { all, last };
   });
 }
 
-function maskOf(
+/** @param isAlone whether there is no other mask: `attend` may then do the same without one */
+function causal(
   { length, device, cache }: MaskInputs,
-  window: number,
-  firstKey: number,
-  padding: Tensor | undefined,
-  packed: Tensor | undefined,
+  { start, window, isAlone }: { readonly start: number; readonly window: number; readonly isAlone: boolean },
 ): Tensor | undefined {
   const seen = cache?.length ?? 0;
-  const numKeys = seen + length - firstKey;
-  const isPlain = length === 1 || (numKeys === length && length <= window);
-  if (isPlain && !padding && !packed) return undefined;
+  const numKeys = seen + length - start;
+  if (length === 1 || (isAlone && numKeys === length && length <= window)) return undefined;
+  return causalMask({ start: seen, length }, { start, length: numKeys }, window, device);
+}
 
-  let mask: Tensor | undefined;
-  if (length > 1) {
-    mask = causalMask({ start: seen, length }, { start: firstKey, length: numKeys }, window, device);
-  }
-  for (const other of [padding?.narrow(1, firstKey, numKeys).unsqueeze(1).unsqueeze(1), packed]) {
-    if (other) mask = mask ? mask.logicalAnd(other) : other;
-  }
-  return mask;
+function allOf(masks: readonly (Tensor | undefined)[]): Tensor | undefined {
+  const [first, ...rest] = masks.filter((mask) => mask !== undefined);
+  return first && rest.reduce((both, mask) => both.logicalAnd(mask), first);
 }
 
 /** bool [batch, 1, length, length], or undefined where every row is one sequence. */

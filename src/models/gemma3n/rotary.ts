@@ -36,6 +36,12 @@ function rotation(rope: RopeConfig, headDim: number, positionIds: Tensor, dtype:
   });
 }
 
+/** Of the last position alone. */
+export function lastRotation({ cos, signedSin }: Rotation): Rotation {
+  const last = (table: Tensor): Tensor => table.narrow(1, (table.shape[1] ?? 1) - 1, 1);
+  return { cos: last(cos), signedSin: last(signedSin) };
+}
+
 /** @param x [batch, length, heads, headDim] */
 export function rotate(x: Tensor, { cos, signedSin }: Rotation): Tensor {
   const half = (x.shape[3] ?? 0) / 2;

@@ -3,13 +3,13 @@
 
 import { ModelError } from '../../errors.js';
 import { Embedding, Linear, Module, RmsNorm, roundTo } from '../../nn/index.js';
-import { type Tensor, arange, op, scope, stack } from '../../tensor/index.js';
+import { type DType, type Tensor, arange, linear, op, scope, stack } from '../../tensor/index.js';
 import type { Copies } from './altup.js';
-import { type TextConfig, sharesKv } from './config.js';
-import { DecoderLayer } from './decoder-layer.js';
+import { type LayerType, type TextConfig, sharesKv } from './config.js';
+import { DecoderLayer, lastToken } from './decoder-layer.js';
 import type { KeysValues, KvCache } from './kv-cache.js';
 import { attentionMasks } from './masks.js';
-import { rotations } from './rotary.js';
+import { type Rotation, type Rotations, lastRotation, rotations } from './rotary.js';
 
 export interface TextInputs {
   /** [batch, length, hidden] */
@@ -22,7 +22,13 @@ export interface TextInputs {
   readonly positionIds?: Tensor | undefined;
   /** Keys and values of the tokens before these; extended by these. */
   readonly cache?: KvCache | undefined;
+  /** Give the last token's hidden states alone; see `forward`. */
+  readonly lastOnly?: boolean | undefined;
 }
+
+/** How many tokens of a prompt are read at once into a cache where only the last one's hidden states are asked for: it
+ *  bounds the memory of masks and activations, and keeps the copies of the hidden states in the processor's cache. */
+const PIECE = 512;
 
 /** Above zero in float32 and bfloat16. */
 const SMALLEST = 2e-38;
@@ -79,63 +85,111 @@ export class TextModel extends Module {
     });
   }
 
-  /** The last hidden states, normed. @returns [batch, length, hidden] */
+  /** The last hidden states, normed.
+   *
+   *  With `lastOnly` those of the last token alone, which is exact: a token's hidden states meet those of others in
+   *  attention only, as keys and values, and these are made of a layer's input. Let L be the last layer with keys and
+   *  values of its own. The last token's output of the layers after L depends on its own output of L and on the keys and
+   *  values of L and before; its output of L on its own input of L and on those; so that of L other tokens' keys and values
+   *  are needed, of later layers nothing, and of earlier layers everything. The same holds for what a cache keeps. What is
+   *  computed is computed as in a whole forward, token by token, but for the order in which a product adds.
+   *
+   *  @returns [batch, length, hidden], or [batch, 1, hidden] with `lastOnly` */
   forward(inputs: TextInputs): Tensor {
     return scope(() => {
-      const { inputsEmbeds, attentionMask, cache } = inputs;
-      const { config } = this;
-      const [batch = 1, length = 1] = inputsEmbeds.shape;
-      const { device, dtype } = inputsEmbeds;
-      const seen = cache?.length ?? 0;
-
-      const perLayer = unbind(this.#projectPerLayer(inputsEmbeds, inputs.perLayerInputs), 2);
-      const positionIds = inputs.positionIds ?? arange(seen, seen + length, 1, { device }).unsqueeze(0);
-      const rotation = rotations(config, positionIds, dtype);
-      const masks = attentionMasks(config, {
-        batch,
-        length,
-        device,
-        attentionMask,
-        positionIds: inputs.positionIds,
-        cache,
-      });
-
-      let copies = this.#spread(inputsEmbeds);
-      const sources: KeysValues[] = [];
-      for (const [i, layer] of this.layers.entries()) {
-        const kind = config.layerTypes[i] ?? 'full_attention';
-        const kindRotation = rotation[kind];
-        if (!kindRotation) throw new Error(`no rotation for ${kind}`);
-        const result = scope(() =>
-          layer.forward(copies, perLayer[i] ?? inputsEmbeds, {
-            rotation: kindRotation,
-            mask: masks[kind],
-            shared: sharesKv(config, i) ? sources[config.kvSources[i] ?? 0] : undefined,
-            cache,
-          }),
-        );
-        // Of no use to later layers; a backward pass holds what it needs by itself.
-        if (i > 0) for (const used of Object.values(copies) as Tensor[]) used.dispose();
-        copies = result.copies;
-        sources.push(result.keysValues);
+      const { length } = sizesOf(inputs);
+      let start = 0;
+      if (inputs.lastOnly && inputs.cache) {
+        for (; length - start > PIECE; start += PIECE) {
+          scope(() => void this.#layersOf(piece(inputs, start, PIECE), 'nothing'));
+        }
       }
-      cache?.advance(length);
+      const rest = start === 0 ? inputs : piece(inputs, start, length - start);
+      const copies = this.#layersOf(rest, inputs.lastOnly ? 'last' : 'all');
       return this.norm.forward(this.#gather(copies));
     });
   }
 
-  /** Per-layer inputs joined with what the embeddings say: [batch, length, layers, hiddenSizePerLayerInput]. */
-  #projectPerLayer(inputsEmbeds: Tensor, perLayerInputs: Tensor | undefined): Tensor {
-    const { hiddenSize, numHiddenLayers, hiddenSizePerLayerInput } = this.config;
-    const { dtype } = inputsEmbeds;
-    const shape = [...inputsEmbeds.shape.slice(0, 2), numHiddenLayers, hiddenSizePerLayerInput];
-    const projected = this.perLayerModelProjection
-      .forward(inputsEmbeds)
-      .mul(roundTo(hiddenSize ** -0.5, dtype));
+  /** The copies after all layers, of all tokens or the last; or nothing but what the cache keeps of them. */
+  #layersOf(inputs: TextInputs, wanted: 'all' | 'last' | 'nothing'): Copies {
+    const { inputsEmbeds, cache } = inputs;
+    const { config } = this;
+    const { batch, length, device, dtype } = sizesOf(inputs);
+    const seen = cache?.length ?? 0;
+    /** From here on, a layer's queries are the last token's. */
+    const narrowFrom = wanted === 'all' || length === 1 ? Infinity : this.#lastOwnKeys;
+
+    const positionIds = inputs.positionIds ?? arange(seen, seen + length, 1, { device }).unsqueeze(0);
+    const rotation = rotations(config, positionIds, dtype);
+    const masks = attentionMasks(config, { ...inputs, batch, length, device, cache });
+    const perLayer = this.#projectPerLayer(inputs, narrowFrom);
+
+    let copies = this.#spread(inputsEmbeds);
+    const sources: KeysValues[] = [];
+    for (const [i, layer] of this.layers.entries()) {
+      const kind = config.layerTypes[i] ?? 'full_attention';
+      const rotationOfAll = rotationOf(rotation, kind);
+      if (wanted === 'nothing' && i === this.#lastOwnKeys) {
+        layer.keysValues(copies, rotationOfAll, cache);
+        break;
+      }
+      const result = scope(() =>
+        layer.forward(copies, perLayer[i] ?? inputsEmbeds, {
+          rotation: i > narrowFrom ? lastRotation(rotationOfAll) : rotationOfAll,
+          mask: i < narrowFrom ? masks.all[kind] : masks.last[kind],
+          shared: sharesKv(config, i) ? sources[config.kvSources[i] ?? 0] : undefined,
+          cache,
+          lastOnly: i === narrowFrom,
+        }),
+      );
+      // Of no use to later layers; a backward pass holds what it needs by itself.
+      if (i > 0) for (const used of Object.values(copies) as Tensor[]) used.dispose();
+      copies = result.copies;
+      sources.push(result.keysValues);
+    }
+    cache?.advance(length);
+    return copies;
+  }
+
+  /** The last layer with keys and values of its own. */
+  get #lastOwnKeys(): number {
+    const { config } = this;
+    return config.kvSources.findLastIndex((_, layer) => !sharesKv(config, layer));
+  }
+
+  /** Each layer's inputs, joined with what the embeddings say: [batch, length, hiddenSizePerLayerInput], from layer
+   *  `narrowFrom` on of the last token alone. */
+  #projectPerLayer(inputs: TextInputs, narrowFrom: number): readonly Tensor[] {
+    const { numHiddenLayers, hiddenSizePerLayerInput } = this.config;
+    const { inputsEmbeds, perLayerInputs } = inputs;
+    if (perLayerInputs) {
+      const shape = [...inputsEmbeds.shape.slice(0, 2), numHiddenLayers, hiddenSizePerLayerInput];
+      checkShape('perLayerInputs', perLayerInputs, shape);
+    }
+    const ofLayers = (tokens: Tensor, own: Tensor | undefined, first: number, count: number): Tensor[] =>
+      count === 0 ? [] : unbind(this.#projectLayers(tokens, own?.narrow(2, first, count), first, count), 2);
+
+    const wide = Math.min(narrowFrom, numHiddenLayers);
+    return [
+      ...ofLayers(inputsEmbeds, perLayerInputs, 0, wide),
+      ...ofLayers(
+        lastToken(inputsEmbeds),
+        perLayerInputs && lastToken(perLayerInputs),
+        wide,
+        numHiddenLayers - wide,
+      ),
+    ];
+  }
+
+  /** [batch, length, count, hiddenSizePerLayerInput] of `count` layers. @param own the tokens' own, of these layers */
+  #projectLayers(tokens: Tensor, own: Tensor | undefined, first: number, count: number): Tensor {
+    const { hiddenSize, hiddenSizePerLayerInput: size } = this.config;
+    const { dtype } = tokens;
+    const weight = this.perLayerModelProjection.weight.narrow(0, first * size, count * size);
+    const projected = linear(tokens, weight).mul(roundTo(hiddenSize ** -0.5, dtype));
+    const shape = [...tokens.shape.slice(0, 2), count, size];
     const normed = this.perLayerProjectionNorm.forward(projected.reshape(shape));
-    if (!perLayerInputs) return normed;
-    checkShape('perLayerInputs', perLayerInputs, shape);
-    return normed.add(perLayerInputs).mul(roundTo(Math.SQRT1_2, dtype));
+    return own ? normed.add(own).mul(roundTo(Math.SQRT1_2, dtype)) : normed;
   }
 
   /** AltUp's copies of the embeddings, each projected and brought to the embeddings' magnitude. */
@@ -179,4 +233,34 @@ function checkShape(where: string, tensor: Tensor, shape: readonly number[]): vo
     received: `[${tensor.shape.join(', ')}]`,
     remedy: 'compute them with perLayerInputs(inputIds)',
   });
+}
+
+interface Sizes {
+  readonly batch: number;
+  readonly length: number;
+  readonly device: string;
+  readonly dtype: DType;
+}
+
+function sizesOf({ inputsEmbeds }: TextInputs): Sizes {
+  const [batch = 1, length = 1] = inputsEmbeds.shape;
+  return { batch, length, device: inputsEmbeds.device, dtype: inputsEmbeds.dtype };
+}
+
+/** Some of the tokens. */
+function piece(inputs: TextInputs, start: number, length: number): TextInputs {
+  const cut = (x: Tensor | undefined): Tensor | undefined => x?.narrow(1, start, length);
+  return {
+    inputsEmbeds: inputs.inputsEmbeds.narrow(1, start, length),
+    perLayerInputs: cut(inputs.perLayerInputs),
+    attentionMask: cut(inputs.attentionMask),
+    positionIds: cut(inputs.positionIds),
+    cache: inputs.cache,
+  };
+}
+
+function rotationOf(rotation: Rotations, kind: LayerType): Rotation {
+  const found = rotation[kind];
+  if (!found) throw new Error(`no rotation for ${kind}`);
+  return found;
 }
