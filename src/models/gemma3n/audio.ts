@@ -3,7 +3,7 @@
 
 import { ModelError } from '../../errors.js';
 import { Module } from '../../nn/index.js';
-import { type Tensor, ones, op, tensor, where } from '../../tensor/index.js';
+import { type Tensor, ones, op, scope, tensor, where } from '../../tensor/index.js';
 import { attentionContext } from './audio-attention.js';
 import { type AudioConfig, subSampling } from './audio-config.js';
 import { ConformerBlock } from './audio-conformer.js';
@@ -42,11 +42,16 @@ export class AudioTower extends Module {
     refuseEmptyClips(onHost);
     const input = withoutPadding(inputFeatures.to(device).to(dtype), onHost, config);
 
-    let x = this.subsampleConvProjection.forward(input);
+    let x = scope(() => this.subsampleConvProjection.forward(input));
     const mask = slice(realFrames.to(device), 1, 0, undefined, subSampling(config));
     const context = { ...attentionContext(config, mask, x), real: mask.unsqueeze(-1).to(dtype) };
 
-    for (const block of this.conformer) x = block.forward(x, context);
+    for (const block of this.conformer) {
+      // A layer's own tensors go with it, its input too: together they would be a gigabyte or two a clip.
+      const y = scope(() => block.forward(x, context));
+      x.dispose();
+      x = y;
+    }
 
     const kept = (frames: Tensor): Tensor => slice(frames, 1, 0, undefined, config.confReductionFactor);
     const keptMask = kept(mask);

@@ -3,7 +3,7 @@
 // count on two models. For images and clips they are coarser.
 
 import type { DType } from '../../tensor/index.js';
-import { decodeAudioConfig } from './audio-config.js';
+import { binsAfter, decodeAudioConfig } from './audio-config.js';
 import { sharesKv, type Gemma3nConfig, type TextConfig } from './config.js';
 import { expandedChs, type BlockArgs } from './mobilenet-args.js';
 import { planTower } from './mobilenet-plan.js';
@@ -221,20 +221,24 @@ function blockElements(args: BlockArgs, inChs: number, area: number, outArea: nu
 /** The audio tower over the batch's clips, each as long as its soft tokens allow. */
 export function audioBytes(config: Gemma3nConfig, { clips, dtype }: Load): { work: number; kept: number } {
   if (!config.audio || clips === 0) return { work: 0, kept: 0 };
-  const {
-    hiddenSize: H,
-    confNumHiddenLayers,
-    sscpConvChannelSize,
-    inputFeatSize,
-  } = decodeAudioConfig(config.audio);
-  // soft tokens are every fourth place of the conformer, whose places are every fourth frame
-  const places = config.audioSoftTokensPerImage * 4;
-  const convolutions =
-    places * 4 * inputFeatSize * (sscpConvChannelSize[0] / 4 + sscpConvChannelSize[1] / 16) * 3;
-  const layer = places * 40 * H;
-  const each = dtypeBytes(dtype) * clips;
+  const audio = decodeAudioConfig(config.audio);
+  const [[firstStride], [secondStride]] = audio.sscpConvStrideSize;
+  const places = config.audioSoftTokensPerImage * audio.confReductionFactor;
+  const bins = binsAfter(audio);
+  const elements = [0, 1].map((i) => {
+    const frames = i === 0 ? places * secondStride : places;
+    return frames * (bins[i] ?? 0) * (audio.sscpConvChannelSize[i] ?? 0);
+  });
+  const convolved = elements.reduce((sum, count) => sum + count, 0);
+  const frames = places * firstStride * secondStride * audio.inputFeatSize;
+
+  // The norms of the convolutions compute in float32: bytes an element, of 16-bit and of wider ones.
+  const bytes = dtypeBytes(dtype);
+  const ofNorms = bytes === 2 ? { work: 31, kept: 12 } : { work: 7 * bytes, kept: 4 * bytes };
+  // A layer's clips, norms and projections, feed-forwards of four times its size among them.
+  const layer = (wide: number): number => places * wide * audio.hiddenSize * bytes;
   return {
-    work: (convolutions + layer) * each,
-    kept: (convolutions + confNumHiddenLayers * layer) * each,
+    work: clips * Math.max(frames * bytes + convolved * ofNorms.work, layer(70)),
+    kept: clips * (frames * bytes + convolved * ofNorms.kept + audio.confNumHiddenLayers * layer(51)),
   };
 }
