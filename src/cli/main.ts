@@ -40,7 +40,7 @@ export async function main(args: readonly string[]): Promise<ExitCode> {
         self.showHelp('error');
         throw new UsageError(message || messageOf(error));
       });
-    await parser.parseAsync([...args]);
+    await parser.parseAsync([...args], { rawArguments: args });
     return 0;
   } catch (error) {
     return report(error);

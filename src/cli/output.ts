@@ -11,13 +11,20 @@ export interface Output extends Disposable {
 }
 
 /** Takes stdout over until it is disposed of.
- *  @param alone others' output goes to stderr meanwhile */
-export function takeOutput({ alone }: { readonly alone: boolean }): Output {
+ *  @param alone others' output goes to stderr meanwhile
+ *  @param remedy what to do where stdout takes no more */
+export function takeOutput({
+  alone,
+  remedy = 'the run was stopped; continue it with --resume',
+}: {
+  readonly alone: boolean;
+  readonly remedy?: string;
+}): Output {
   const { stdout, stderr } = process;
   const write = stdout.write.bind(stdout);
   const controller = new AbortController();
   // They stay: the last writes of a process may fail too.
-  stdout.on('error', (error) => controller.abort(closed(error)));
+  stdout.on('error', (error) => controller.abort(closed(error, remedy)));
   stderr.on('error', () => undefined);
   if (alone) stdout.write = stderr.write.bind(stderr);
   return {
@@ -29,13 +36,13 @@ export function takeOutput({ alone }: { readonly alone: boolean }): Output {
   };
 }
 
-function closed(cause: unknown): SluiceError {
+function closed(cause: unknown, remedy: string): SluiceError {
   return new SluiceError(
     {
       where: 'stdout',
       expected: 'somebody who reads it, or room on its disk',
       received: messageOf(cause),
-      remedy: 'the run was stopped; continue it with --resume',
+      remedy,
     },
     { cause },
   );

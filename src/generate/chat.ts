@@ -15,6 +15,7 @@ export class Chat {
   readonly #opening: readonly MessageInput[];
   readonly #session = new Session();
   #messages: MessageInput[];
+  #answer: Answer | undefined;
 
   /** @param opening a system turn, or turns that went before */
   constructor(model: CausalLm, processor: Processor, opening: readonly MessageInput[] = []) {
@@ -28,6 +29,16 @@ export class Chat {
     return this.#messages;
   }
 
+  /** Tokens that the conversation may have. */
+  get context(): number {
+    return this.#model.config.text.maxPositionEmbeddings;
+  }
+
+  /** The last answer, as far as it has come; none before the first prompt is encoded. */
+  get answer(): GeneratedText | undefined {
+    return this.#answer?.result;
+  }
+
   /** Answers a user's turn, as `textStream` does. The turn and its answer become history: also an answer that was stopped
    *  on its way, as far as it came; neither of them where nothing came of it. */
   async *send(
@@ -36,10 +47,11 @@ export class Chat {
   ): AsyncGenerator<TextEvent, GeneratedText, void> {
     const checked = checkTextOptions(this.#model, this.#processor, options);
     const messages: readonly MessageInput[] = [...this.#messages, { role: 'user', content }];
-    const example = await encodePrompt(this.#processor, messages);
+    this.#answer = undefined;
+    const example = await encodePrompt(this.#model, this.#processor, messages);
     const numKept = this.#session.matching(example.inputIds);
     const rest = numKept > 0 ? after(example, numKept, this.#model.config) : example;
-    const answer = new Answer(example);
+    const answer = (this.#answer = new Answer(example));
     try {
       for await (const event of textEvents(this.#model, this.#processor, [rest], checked, this.#session)) {
         answer.add(event);

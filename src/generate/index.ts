@@ -2,4 +2,4 @@ export { Chat } from './chat.js';
 export { generate } from './generate.js';
 export type { EndReason, GenerateOptions } from './options.js';
 export { generateText, generateTexts, textStream, type GeneratedText, type TextEvent } from './text.js';
-export type { GenerateTextOptions, TextOptions } from './text-options.js';
+export { refuseFaults, type GenerateTextOptions, type TextOptions } from './text-options.js';

@@ -37,12 +37,17 @@ export interface CheckedText {
 }
 
 /** @throws {ConfigError} every fault, a line each */
+export function refuseFaults(given: GenerateTextOptions, where = 'generateText'): void {
+  decode(schema, given, where);
+}
+
+/** @throws {ConfigError} every fault, a line each */
 export function checkTextOptions(
   model: CausalLm,
   { eosTokenIds: ofProcessor, tokenizer }: Pick<Processor, 'eosTokenIds' | 'tokenizer'>,
   given: GenerateTextOptions,
 ): CheckedText {
-  decode(schema, given, 'generateText');
+  refuseFaults(given);
   const { stopStrings = [], skipSpecialTokens = true, onText: _onText, ...options } = given;
   const { eosTokenIds = [...endTokenIds(model.config), ...ofProcessor] } = options;
   const stops = [stopStrings].flat();

@@ -47,7 +47,9 @@ export async function generateTexts(
   options: GenerateTextOptions,
 ): Promise<GeneratedText[]> {
   const checked = checkTextOptions(model, processor, options);
-  const examples = await Promise.all(conversations.map((messages) => encodePrompt(processor, messages)));
+  const examples = await Promise.all(
+    conversations.map((messages) => encodePrompt(model, processor, messages)),
+  );
   const answers = examples.map((example) => new Answer(example));
   for await (const event of textEvents(model, processor, examples, checked)) {
     answers[event.row]!.add(event);
@@ -66,7 +68,7 @@ export async function* textStream(
   options: TextOptions,
 ): AsyncGenerator<string, GeneratedText, void> {
   const checked = checkTextOptions(model, processor, options);
-  const example = await encodePrompt(processor, messages);
+  const example = await encodePrompt(model, processor, messages);
   const answer = new Answer(example);
   for await (const event of textEvents(model, processor, [example], checked)) {
     answer.add(event);
@@ -75,12 +77,14 @@ export async function* textStream(
   return answer.result;
 }
 
-/** A conversation with the opening of the answer. */
+/** A conversation with the opening of the answer. @throws {TextError} when it fills the model's context */
 export async function encodePrompt(
+  model: CausalLm,
   processor: Processor,
   messages: readonly MessageInput[],
 ): Promise<Example> {
-  return processor.encode(messages, { addGenerationPrompt: true, labels: false });
+  const maxTokens = model.config.text.maxPositionEmbeddings - 1;
+  return processor.encode(messages, { addGenerationPrompt: true, labels: false, maxTokens });
 }
 
 /** A row's next token, and the text that is certain with it: '' while characters or stop strings are undecided. */
