@@ -18,6 +18,7 @@ export interface RunArguments {
   readonly set?: readonly string[];
   readonly out?: string;
   readonly resume?: boolean;
+  readonly resumeAnyway?: boolean;
   readonly json?: boolean;
 }
 
@@ -33,7 +34,8 @@ export async function runFile(args: RunArguments, mode: 'run' | 'eval'): Promise
     await ensureAddon({ log: streamLog(), signal });
     await runPipeline(pipeline, {
       outDir: resolve(args.out ?? join('runs', pipeline.name)),
-      resume: args.resume ?? false,
+      resume: (args.resume ?? false) || (args.resumeAnyway ?? false),
+      resumeAnyway: args.resumeAnyway ?? false,
       signal,
       sinks: [json ? jsonLines((line) => output.write(line)) : progress()],
       onDownload: downloadProgress(),

@@ -1,5 +1,7 @@
 // The reading behind `parquet`: footers first, then row groups, one window held and the next one loading.
 
+import { createHash } from 'node:crypto';
+import { basename } from 'node:path';
 import { DataError } from '../errors.js';
 import type { Cursor, SourceFault, SourceItem } from '../flow/types.js';
 import { decode, z } from '../schema.js';
@@ -12,6 +14,7 @@ import {
   type ColumnData,
   type RowGroupInfo,
 } from './parquet-file.js';
+import { OpenFile } from './open-file.js';
 import { permutation, random } from './random.js';
 import type { Origin } from './types.js';
 
@@ -52,6 +55,21 @@ export async function planRows(options: ReadOptions): Promise<ParquetPlan> {
     heldBytes: heldBytes(groups, options),
   };
 }
+
+/** Tells files apart by what their footers say: names without folders, sizes, and the places of all pages. */
+export async function fingerprintRows(options: ReadOptions): Promise<string> {
+  const hash = createHash('sha256');
+  for (const path of await expandGlobs(options.files)) {
+    await using file = await OpenFile.open(path);
+    const { size } = file.stamp;
+    const end = Math.min(size, FINGERPRINT_BYTES);
+    hash.update(`${basename(path)} ${size}\n`).update(await file.read(size - end, end));
+  }
+  return hash.digest('hex');
+}
+
+/** Of a file's end: the footer, or most of it. */
+const FINGERPRINT_BYTES = 2 ** 20;
 
 type Item = SourceItem<unknown> | SourceFault;
 

@@ -13,7 +13,7 @@ import type { Cursor, Source } from '../flow/types.js';
 import { definePart, type Part } from '../parts.js';
 import { decode, z } from '../schema.js';
 import type { ColumnChoice } from './parquet-file.js';
-import { planRows, readRows, type ParquetPlan, type ReadOptions } from './parquet-rows.js';
+import { fingerprintRows, planRows, readRows, type ParquetPlan, type ReadOptions } from './parquet-rows.js';
 import { parseType } from './parquet-schema.js';
 import type { Origin, Row } from './types.js';
 
@@ -61,6 +61,8 @@ export type ParquetSource<T> = Part<'source', undefined, Source<T>> &
     /** Reads the footers and checks all that can be checked before a run.
      *  @throws {ConfigError | DataError} as `open` does */
     readonly plan: () => Promise<ParquetPlan>;
+    /** Changes with the files' content, and not with their folder. */
+    readonly fingerprint: () => Promise<string>;
   };
 
 const MIB = 2 ** 20;
@@ -112,11 +114,15 @@ const definition = definePart({
   role: 'source',
   kind: 'parquet',
   schema: OPTIONS,
-  create: (options, _context: undefined): Source<unknown> & Pick<ParquetSource<unknown>, 'plan'> => ({
+  create: (
+    options,
+    _context: undefined,
+  ): Source<unknown> & Pick<ParquetSource<unknown>, 'fingerprint' | 'plan'> => ({
     name: 'parquet',
     ...(options.maxItemBytes === undefined ? {} : { maxItemBytes: options.maxItemBytes }),
     open: (signal, from) => readRows(options, signal, from),
     plan: async () => planRows(options),
+    fingerprint: async () => fingerprintRows(options),
   }),
 });
 
@@ -147,5 +153,6 @@ export function parquet(
     maxItemBytes: { value: options.maxItemBytes },
     open: { value: (signal: AbortSignal, from?: Cursor) => readRows(decoded(), signal, from) },
     plan: { value: async () => planRows(decoded()) },
+    fingerprint: { value: async () => fingerprintRows(decoded()) },
   }) as unknown as ParquetSource<unknown>;
 }

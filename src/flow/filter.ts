@@ -21,6 +21,7 @@ export function filter<A>(
 ): StageOf<A, A> {
   return stageOf({
     name,
+    code: String(predicate),
     connect: transform<A, A>(
       (value, ticket) => {
         const keep: unknown = predicate(value);

@@ -68,6 +68,7 @@ export function flatMap<A, B>(
     name,
     ...(maxOutputs === undefined ? {} : { splits: maxOutputs }),
     ...(itemBytes === undefined ? {} : { itemBytes }),
+    code: String(fn),
     connect,
   });
 }

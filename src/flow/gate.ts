@@ -125,7 +125,7 @@ class Pump<T> {
         toSkip -= 1;
         continue;
       }
-      if (isFirst && this.from && !sameOrigin(withoutFolder(pulled.value.origin), this.from.origin)) {
+      if (isFirst && this.from?.origin && !sameOrigin(withoutFolder(pulled.value.origin), this.from.origin)) {
         throw this.movedError(place(pulled.value.origin));
       }
       isFirst = false;
@@ -186,7 +186,7 @@ class Pump<T> {
     const { item, origin } = this.from!;
     return new FlowError({
       where: `source ${this.source.name}, item ${item}`,
-      expected: `${place(origin)}, where the run stood that is continued`,
+      expected: `${origin ? place(origin) : 'an item'}, where the run stood that is continued`,
       received,
       remedy: 'continue with the same files, seed and options of the source',
     });

@@ -26,6 +26,7 @@ export function lift<A, B>(
   return stageOf({
     name,
     ...(itemBytes === undefined ? {} : { itemBytes }),
+    code: String(operator),
     connect: transform<A, B>(
       (value, ticket) => limit(oneValue(operator(only(value)), name, ticket.origin), ticket),
       { ...options, name, concurrency },

@@ -50,6 +50,7 @@ export function parallel<A, B>(
     name,
     ...(itemBytes === undefined ? {} : { itemBytes }),
     ...(ordered ? {} : { reproducible: false }),
+    code: String(fn),
     connect: transform<A, B>(
       (value, ticket) => {
         const call = new Call(ticket);

@@ -49,8 +49,8 @@ export interface Source<T> {
 export interface FlowPosition {
   /** Items of the source before the one that the value's last sample is of. */
   readonly item: number;
-  /** That item's, its file without the folder. */
-  readonly origin: Origin;
+  /** That item's, its file without the folder. Given, a source that stands at another item there is an error. */
+  readonly origin?: Origin;
   /** That item's, where the source gives cursors; else it is found by counting. */
   readonly cursor?: Cursor;
   /** Samples of that item that are done. */
@@ -124,6 +124,8 @@ export interface StageTraits {
   readonly itemBytes?: number;
   /** False where the order of outputs depends on timing. */
   readonly reproducible?: boolean;
+  /** The text of the user's function in it, by which a changed stage is told. */
+  readonly code?: string;
 }
 
 /** A step of the graph over ticketed values. Every ticket that enters leaves in a value, is settled, or is a member of a

@@ -7,12 +7,13 @@ import { loadWeights, savePretrained } from '../models/gemma3n/index.js';
 import type { AdamW } from '../optim/index.js';
 import { decode, z } from '../schema.js';
 import type { Learner } from './learner.js';
+import { STREAM_PLAN, type StreamPlan } from './stream-plan.js';
 
 const count = z.int().min(0);
 
 const STREAM = z.strictObject({
   item: count,
-  origin: z.strictObject({ file: z.string(), rowGroup: count, row: count }),
+  origin: z.strictObject({ file: z.string(), rowGroup: count, row: count }).optional(),
   cursor: z.json().optional(),
   parts: count,
   done: z.strictObject({ issued: count, dropped: count, quarantined: count }),
@@ -21,6 +22,7 @@ const STREAM = z.strictObject({
 const POSITION = z.looseObject({
   /** null: at its beginning. */
   stream: STREAM.nullable(),
+  plan: STREAM_PLAN.optional(),
   projectorPending: z.boolean().default(false),
 });
 
@@ -30,24 +32,34 @@ export interface SavedPosition {
   readonly step: number;
   /** Where the stream goes on; undefined at its beginning. */
   readonly stream: FlowPosition | undefined;
+  /** What the stream was made by. */
+  readonly plan: StreamPlan | undefined;
 }
 
+/** Where the stream stands, and what it is made by. */
+export type StreamState = Omit<SavedPosition, 'step'>;
+
 /** Writes `checkpoint-STEP` of the last update into the run's folder and prunes to `keep`, or not when left out.
- *  @param stream where the stream stood behind that update */
+ *  @param stream as it stood behind that update */
 export async function saveTraining(
   learner: Learner,
   runDir: string,
-  stream: FlowPosition | undefined,
+  { stream, plan }: StreamState,
   keep?: number,
 ): Promise<{ step: number; path: string }> {
   const { random, step, projectorPending } = learner.state;
+  const position: z.input<typeof POSITION> = {
+    stream: (stream as z.input<typeof STREAM> | undefined) ?? null,
+    ...(plan && { plan }),
+    projectorPending,
+  };
   const { folder } = await saveCheckpoint(
     runDir,
     {
       state: {
         step,
         rng: { cpu: Buffer.from(random).toString('base64') },
-        position: { stream: (stream as z.core.util.JSONType | undefined) ?? null, projectorPending },
+        position: position as z.core.util.JSONType,
         ledger: {},
         ...(learner.origin && { origin: learner.origin }),
       },
@@ -63,7 +75,11 @@ export async function saveTraining(
 export function loadTraining(learner: Learner, folder: string): SavedPosition {
   const optimizer = optimizerOf(learner);
   const { state, optimizer: stored } = loadCheckpoint(folder);
-  const { stream, projectorPending } = decode(POSITION, state.position, `${folder}/state.json: position`);
+  const { stream, plan, projectorPending } = decode(
+    POSITION,
+    state.position,
+    `${folder}/state.json: position`,
+  );
   try {
     loadWeights(learner.model, folder);
     optimizer.loadState(stored, namesOf(learner));
@@ -73,7 +89,7 @@ export function loadTraining(learner: Learner, folder: string): SavedPosition {
   const random =
     state.rng['cpu'] === undefined ? learner.state.random : Buffer.from(state.rng['cpu'], 'base64');
   learner.restore({ step: state.step, random, projectorPending });
-  return { step: state.step, stream: stream ?? undefined };
+  return { step: state.step, stream: stream ?? undefined, plan };
 }
 
 function optimizerOf({ optimizer }: Learner): AdamW {

@@ -7,8 +7,7 @@ import type { Processor } from '../data/processor.js';
 import type { Batch } from '../data/types.js';
 import { DeviceThread } from '../device/thread.js';
 import { SluiceError } from '../errors.js';
-import type { FlowPosition } from '../flow/index.js';
-import type { SavedPosition } from './checkpoint.js';
+import type { SavedPosition, StreamState } from './checkpoint.js';
 import type { CheckpointEvent } from './events.js';
 import type { LearnerFacts, LearnerSpec } from './learner.js';
 import type { Pipeline } from './pipeline.js';
@@ -28,7 +27,7 @@ export class RunDevice implements SinkDevice {
   readonly thread: DeviceThread<DeviceApi>;
   readonly #options: RunDeviceOptions;
   #savedStep: number | undefined;
-  #stream: () => FlowPosition | undefined = () => undefined;
+  #stream: () => StreamState = () => ({ stream: undefined, plan: undefined });
 
   constructor(pipeline: Pipeline, options: RunDeviceOptions) {
     this.#options = options;
@@ -55,8 +54,8 @@ export class RunDevice implements SinkDevice {
     return Promise.race([opening, impatient]);
   }
 
-  /** @param stream where the training's stream stands behind the last update, asked for each checkpoint */
-  follow(stream: () => FlowPosition | undefined): void {
+  /** @param stream the training's stream as it stands behind the last update, asked for at each checkpoint */
+  follow(stream: () => StreamState): void {
     this.#stream = stream;
   }
 

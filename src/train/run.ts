@@ -3,6 +3,7 @@
 import { TrainError, messageOf } from '../errors.js';
 import { make } from '../parts.js';
 import { checkPipeline } from './check.js';
+import type { SavedPosition } from './checkpoint.js';
 import type { DownloadProgress } from '../hub/index.js';
 import type { EndEvent, Outcome } from './events.js';
 import type { LearnerFacts } from './learner.js';
@@ -12,6 +13,7 @@ import type { Pipeline } from './pipeline.js';
 import { RunDevice } from './run-device.js';
 import type { RunContext, Sink } from './sink.js';
 import { Sinks } from './sinks.js';
+import { type StreamPlan, differences, refuseOtherPlan, streamPlan } from './stream-plan.js';
 import { Training } from './training.js';
 
 export interface RunOptions {
@@ -19,6 +21,8 @@ export interface RunOptions {
   readonly outDir: string;
   /** Continue after the newest complete checkpoint in `outDir`. */
   readonly resume?: boolean;
+  /** Continue also where data, seed or flow have changed: at the same number of items into the stream as it is now. */
+  readonly resumeAnyway?: boolean;
   /** Further sinks, such as a terminal's progress. They come last: what they tell is in the others' files by then. */
   readonly sinks?: readonly Sink[];
   readonly signal: AbortSignal;
@@ -64,7 +68,8 @@ export async function runPipeline(declared: Pipeline, options: RunOptions): Prom
   let end: EndEvent | undefined;
   try {
     facts = await device.open(signal);
-    const resumed = resumeFrom === undefined ? undefined : await device.resume(resumeFrom);
+    const plan = pipeline.step && (await streamPlan(pipeline));
+    const resumed = await resume(device, resumeFrom, plan, options);
     const context: RunContext = {
       name: pipeline.name,
       outDir,
@@ -81,7 +86,7 @@ export async function runPipeline(declared: Pipeline, options: RunOptions): Prom
     await sinks.start(context);
 
     const training = new Training(pipeline, context, { device: device.thread, sinks }, resumed);
-    device.follow(() => training.position);
+    device.follow(() => ({ stream: training.position, plan }));
     if (pipeline.step) await training.run().catch(failed);
     await sinks.end(training.lastStep, outcome(), failed);
     if (pipeline.step && outcome() === 'stopped' && device.savedStep !== training.lastStep) {
@@ -107,6 +112,23 @@ export async function runPipeline(declared: Pipeline, options: RunOptions): Prom
   signal.throwIfAborted();
   if (!facts || !end) throw new TrainError('run: ended without a failure before it began');
   return { facts, end };
+}
+
+/** Loads the checkpoint that is to be continued, and holds it against the pipeline as it is now. */
+async function resume(
+  device: RunDevice,
+  folder: string | undefined,
+  plan: StreamPlan | undefined,
+  { resumeAnyway = false, log }: RunOptions,
+): Promise<SavedPosition | undefined> {
+  if (folder === undefined) return undefined;
+  const saved = await device.resume(folder);
+  const changed = plan && saved.plan ? differences(saved.plan, plan) : [];
+  if (!resumeAnyway) refuseOtherPlan(changed, folder);
+  if (changed.length === 0 || !saved.stream) return saved;
+  log(`continuing in spite of changes of ${changed.join(', ')}: not as a run without a break would`);
+  const { origin: _origin, cursor: _cursor, ...counted } = saved.stream;
+  return { ...saved, stream: counted };
 }
 
 /** A new run does not mix its files with an earlier one's. */

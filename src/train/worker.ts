@@ -4,8 +4,7 @@ import { workerData } from 'node:worker_threads';
 import type { Batch } from '../data/types.js';
 import { serve } from '../device/serve.js';
 import { TrainError } from '../errors.js';
-import type { FlowPosition } from '../flow/index.js';
-import { type SavedPosition, loadTraining, saveTraining } from './checkpoint.js';
+import { type SavedPosition, type StreamState, loadTraining, saveTraining } from './checkpoint.js';
 import { Learner, type LearnerFacts, type LearnerSpec, type UpdateResult } from './learner.js';
 
 let learner: Learner | undefined;
@@ -30,7 +29,7 @@ const api = {
   },
   async save(
     runDir: string,
-    stream: FlowPosition | undefined,
+    stream: StreamState,
     keep: number | undefined,
   ): Promise<{ step: number; path: string }> {
     const saved = await saveTraining(opened(), runDir, stream, keep);

@@ -117,12 +117,38 @@ describe('a run that was stopped', () => {
     );
   });
 
+  it('is not continued with other data, another order or another flow, unless it must', async () => {
+    const job = { rows: await colourRows(8), maxSteps: 3, batchSize: 2, sinks: [checkpoints()] };
+    const { outDir, checkpointDir } = await runJob(job).then((run) => ({
+      ...run,
+      checkpointDir: join(run.outDir, 'checkpoint-3'),
+    }));
+    const more = { ...job, outDir, resume: true, maxSteps: 5 };
+    const changed = async (change: JobOptions): Promise<string | undefined> =>
+      (await runJob({ ...more, ...change })).error?.message;
+    const refusal = (what: string): string =>
+      `--resume: expected what ${checkpointDir} was trained with, received changes of ${what}; undo them, or go on ` +
+      'regardless with --resume-anyway, at the same number of items into the new stream';
+
+    expect(await changed({ rows: await colourRows(9) })).toBe(refusal("the source's files"));
+    expect(await changed({ batchSize: 3 })).toBe(refusal('the flow'));
+    expect(await changed({ epochs: 7 })).toBe(refusal("the source's options"));
+    expect(await changed({ accumulate: 2 })).toBe(refusal('step.accumulate'));
+
+    const anyway = await runJob({ ...more, batchSize: 3, resumeAnyway: true });
+    expect(anyway.error).toBeUndefined();
+    expect(anyway.lines).toContain(
+      'continuing in spite of changes of the flow: not as a run without a break would',
+    );
+    expect(only(anyway.events, 'step').map(({ step }) => step)).toEqual([4]);
+  });
+
   it('cannot be continued with a stream that has become shorter', async () => {
     const { outDir } = await runJob({ maxSteps: 3, batchSize: 2, sinks: [checkpoints()] });
-    const { error } = await runJob({ outDir, resume: true, rows: await colourRows(3), batchSize: 2 });
-    expect(error?.message).toBe(
-      'source parquet, item 5: expected rows.parquet row 2, where the run stood that is continued, received the end of ' +
-        'the source; continue with the same files, seed and options of the source',
+    const shorter = { outDir, resume: true, resumeAnyway: true, rows: await colourRows(3), batchSize: 2 };
+    expect((await runJob(shorter)).error?.message).toBe(
+      'source parquet, item 5: expected an item, where the run stood that is continued, received the end of the ' +
+        'source; continue with the same files, seed and options of the source',
     );
   });
 });

@@ -36,6 +36,7 @@ export interface JobOptions {
   readonly set?: readonly string[];
   readonly outDir?: string;
   readonly resume?: boolean;
+  readonly resumeAnyway?: boolean;
   readonly signal?: AbortSignal;
   /** Told every event, as a sink is. */
   readonly onEvent?: (event: RunEvent) => void;
@@ -82,6 +83,7 @@ export async function runJob(options: JobOptions = {}): Promise<Ran> {
     return runPipeline(decodePipeline(spec, set, 'job.ts'), {
       outDir,
       resume: options.resume ?? false,
+      resumeAnyway: options.resumeAnyway ?? false,
       sinks: [recorder],
       signal: options.signal ?? new AbortController().signal,
       log: (line) => lines.push(line),

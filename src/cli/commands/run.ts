@@ -17,6 +17,11 @@ export default command<RunArguments>({
       })
       .option('out', { type: 'string', describe: 'Folder for all that the run writes [runs/NAME]' })
       .option('resume', { type: 'boolean', default: false, describe: 'Continue after the newest checkpoint' })
+      .option('resume-anyway', {
+        type: 'boolean',
+        default: false,
+        describe: 'The same, also where data, seed or flow have changed',
+      })
       .option('json', { type: 'boolean', default: false, describe: 'One JSON object a line on stdout' }),
   handler: async (args) => {
     const { runFile } = await import('../run-command.js');
