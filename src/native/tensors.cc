@@ -158,7 +158,9 @@ Napi::Value DeviceName(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value NumBytes(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), static_cast<double>(tensorOf(info[0].As<Napi::Number>().DoubleValue()).nbytes()));
+  const auto& tensor = tensorOf(info[0].As<Napi::Number>().DoubleValue());
+  // On the meta device there are none; told of them, V8 would collect garbage all the time.
+  return Napi::Number::New(info.Env(), tensor.is_meta() ? 0.0 : static_cast<double>(tensor.nbytes()));
 }
 
 Napi::Value RequiresGrad(const Napi::CallbackInfo& info) {
