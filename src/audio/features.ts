@@ -78,7 +78,7 @@ function waveOf(
 ): Float32Array {
   check(clip, where, settings);
   const { data, sampleRateHz, cutFromSeconds = 0 } = clip;
-  const bad = data.findIndex((sample) => !Number.isFinite(sample));
+  const bad = firstNotFinite(data);
   if (bad >= 0) {
     throw new AudioError({
       where,
@@ -131,6 +131,12 @@ function tooShort(waves: readonly Float32Array[], settings: FeatureSettings): Au
     received: ms(waves[longest]!.length),
     remedy: 'drop clips that are too short to hear anything in',
   });
+}
+
+/** A loop: findIndex takes ten times as long. */
+function firstNotFinite(data: Float32Array): number {
+  for (let i = 0; i < data.length; i++) if (!Number.isFinite(data[i]!)) return i;
+  return -1;
 }
 
 /** The most samples of a clip; padding to a multiple leaves room for some more than `maxSamples`. */

@@ -2,7 +2,7 @@
 
 import { damaged } from './faults.js';
 import { FlacDecoder, streamInfo } from './flac.js';
-import type { OggDecoder } from './ogg.js';
+import type { OggDecoder } from './ogg-decoder.js';
 import { PacketJoiner } from './ogg-packets.js';
 import type { OggPage } from './ogg-page.js';
 

@@ -2,24 +2,13 @@
 // send them) are one clip.
 
 import { checkRate, damaged, NeedsFfmpeg } from './faults.js';
+import type { OggDecoder } from './ogg-decoder.js';
 import { OggFlac } from './ogg-flac.js';
 import { lastGranule, type OggPage, oggPages } from './ogg-page.js';
 import { OggOpus } from './opus.js';
 import { latin, type Source, startsWith } from './source.js';
 import type { Stream } from './types.js';
 import { OggVorbis } from './vorbis.js';
-
-/** One stream in Ogg being decoded, page by page. */
-export interface OggDecoder {
-  readonly sampleRateHz: number;
-  /** Mono samples of the packets that end in this page. */
-  push(page: OggPage): Float32Array[];
-  /** What is still to come when no page follows. @throws {AudioError} where something is missing */
-  finish(): Float32Array[];
-  free(): void;
-  /** Samples at `granule`, as far as the pages until now tell. */
-  samplesAt(granule: number): number;
-}
 
 /** Opens an Ogg file. @throws {AudioError} when it is damaged or has no sound @throws {NeedsFfmpeg} for other codecs */
 export async function openOgg(source: Source, where: string): Promise<Stream> {

@@ -2,7 +2,7 @@
 
 import { createOpusDecoder } from '@audio/decode-opus/core';
 import { checkHeader, damaged } from './faults.js';
-import type { OggDecoder } from './ogg.js';
+import type { OggDecoder } from './ogg-decoder.js';
 import { PacketJoiner } from './ogg-packets.js';
 import type { OggPage } from './ogg-page.js';
 import { mixChannels } from './pcm.js';

@@ -76,7 +76,7 @@ function resampleFast(padded: Float32Array, filter: Filter, out: Float32Array): 
   const { memory, run } = kernel;
   const row = rows.length / numPhases;
   const advance = step / numPhases;
-  const block = Math.floor((KERNEL_FLOATS - rows.length - row) / (advance + 1)) - 2;
+  const block = Math.floor((KERNEL_FLOATS - rows.length - 2 * row - 4) / (advance + 1));
   memory.set(rows);
   for (let done = 0; done < out.length; done += block) {
     const count = Math.min(block, out.length - done);

@@ -2,7 +2,7 @@
 
 import { decoder } from '@audio/decode-vorbis';
 import { checkHeader, damaged } from './faults.js';
-import type { OggDecoder } from './ogg.js';
+import type { OggDecoder } from './ogg-decoder.js';
 import type { OggPage } from './ogg-page.js';
 import { mixChannels } from './pcm.js';
 import { viewOf } from './source.js';
