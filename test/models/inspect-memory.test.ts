@@ -1,0 +1,191 @@
+// Memory as it is told against the bytes that the engine's tensors take.
+
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { beforeAll, describe, expect, it, test } from 'vitest';
+import {
+  fromConfig,
+  fromPretrained,
+  inspectCheckpoint,
+  type Gemma3n,
+} from '../../src/models/gemma3n/index.js';
+import { KvCache } from '../../src/models/gemma3n/kv-cache.js';
+import { adamw } from '../../src/optim/index.js';
+import { noGrad, randn, scope, setNumThreads, tensor, tensorMemory } from '../../src/tensor/index.js';
+
+beforeAll(() => setNumThreads(1));
+
+const fixture = (path: string): string => fileURLToPath(new URL(`../../fixtures/${path}`, import.meta.url));
+const [S, F] = ['sliding_attention', 'full_attention'];
+const mid = {
+  model_type: 'gemma3n_text',
+  vocab_size: 4096,
+  vocab_size_per_layer_input: 4000,
+  hidden_size: 128,
+  hidden_size_per_layer_input: 32,
+  intermediate_size: 512,
+  num_hidden_layers: 6,
+  num_attention_heads: 4,
+  num_key_value_heads: 2,
+  head_dim: 64,
+  num_kv_shared_layers: 2,
+  sliding_window: 64,
+  laurel_rank: 16,
+  layer_types: [S, S, F, S, S, F],
+  activation_sparsity_pattern: [0.95, 0.95, 0, 0, 0, 0],
+};
+
+/** Bytes beside what was there before: the most at one time, and what is left. */
+function measured(work: () => void): { most: number; left: number } {
+  const { used } = tensorMemory({ restart: true });
+  work();
+  const after = tensorMemory();
+  return { most: after.most - used, left: after.used - used };
+}
+
+function idsOf(batch: number, length: number) {
+  const ids = BigInt64Array.from({ length: batch * length }, (_, i) => BigInt(3 + ((i * 7919) % 60)));
+  return tensor(ids, [batch, length]);
+}
+
+function within(found: number, expected: number, share: number): void {
+  expect(found / expected).toBeGreaterThan(1 - share);
+  expect(found / expected).toBeLessThan(1 + share);
+}
+
+describe.each([
+  ['float32', 1, 320],
+  ['float32', 3, 48],
+  ['bfloat16', 1, 160],
+] as const)('a model in %s at %i x %i tokens', (dtype, batch, length) => {
+  const told = inspectCheckpoint(mid, { batch, length, dtype });
+  const open = (): Gemma3n => fromConfig(mid, { seed: 1, dtype });
+
+  it('takes what is told to hold it, and to read a prompt', async () => {
+    const { inference, kvCache } = (await told).memory;
+    let model: Gemma3n | undefined;
+    expect(measured(() => (model = open())).left).toBe(inference.weights);
+    const cache = new KvCache(model!.config.text, length);
+    const { most } = measured(() =>
+      scope(() =>
+        noGrad(() => {
+          const hidden = model!.eval().hiddenStates({ inputIds: idsOf(batch, length) }, cache);
+          model!.logits(hidden.narrow(1, length - 1, 1));
+        }),
+      ),
+    );
+    within(inference.activations + inference.kvCache, most, 0.15);
+    const held = tensorMemory().used;
+    cache.dispose();
+    within(kvCache.bytes, held - tensorMemory().used, 0.05);
+    model!.dispose();
+  });
+
+  it('takes what is told to learn whole', async () => {
+    const { full } = (await told).memory;
+    const model = open().train();
+    const parameters = Array.from(model.namedParameters(), ([, parameter]) => parameter);
+    expect(parameters.reduce((sum, { numel }) => sum + numel, 0)).toBe(full.trainedParameters);
+    const optimizer = adamw({ lr: 1e-3 })(parameters);
+    const step = (): { most: number; update: number; gradients: number } => {
+      const { used } = tensorMemory({ restart: true });
+      scope(() =>
+        model.lossSum({ inputIds: idsOf(batch, length), labels: idsOf(batch, length) }).loss.backward(),
+      );
+      const gradients = tensorMemory().used - used;
+      optimizer.step();
+      const { most } = tensorMemory();
+      optimizer.zeroGrad();
+      return { most: most - used, update: tensorMemory().used - used, gradients };
+    };
+    const first = step();
+    within(full.gradients, first.gradients, 0.001);
+    within(full.optimizer, first.update, 0.001); // and a count of steps for each tensor
+    const second = step();
+    within(full.peak - full.weights - full.optimizer, second.most, 0.1);
+    optimizer.dispose();
+    model.dispose();
+  });
+});
+
+test('an image tower takes what is told, also where it learns', async () => {
+  const folder = fixture('tiny-gemma3n');
+  const told = async (images: number, freeze: 'vision'[]) =>
+    (
+      await inspectCheckpoint(folder, {
+        batch: 4,
+        length: 48,
+        images,
+        freeze,
+        dtype: 'float32',
+        weights: false,
+      })
+    ).memory;
+  const model = await fromPretrained(folder, { dtype: 'float32' });
+  const pixels = randn([4, 3, 64, 64]);
+  const { left } = measured(() => void model.train().imageFeatures(pixels));
+  const [learns, frozen] = [await told(4, []), await told(4, ['vision'])];
+  within(learns.full.activations - frozen.full.activations, left, 0.35);
+});
+
+test('an audio tower takes what is told, also where it learns', async () => {
+  const config = JSON.parse(readFileSync(fixture('configs/gemma-3n-E2B.json'), 'utf8')) as Record<
+    string,
+    object
+  >;
+  delete config['vision_config'];
+  Object.assign(config['text_config']!, {
+    ...mid,
+    ...{ vocab_size: 262_400, hidden_size: 8, head_dim: 8, num_hidden_layers: 1, layer_types: [F] },
+    ...{ num_kv_shared_layers: 0, activation_sparsity_pattern: [0], hidden_size_per_layer_input: 2 },
+  });
+  Object.assign(config['audio_config']!, { hidden_size: 64, conf_num_hidden_layers: 2 });
+  const model = fromConfig(config as never, { seed: 1, dtype: 'float32' });
+  const clip = randn([1, 188 * 16, 128]);
+  const run = (): void => void scope(() => void model.audioFeatures(clip, undefined as never));
+  const { inference, full } = (await inspectCheckpoint(config, { length: 1, clips: 1, dtype: 'float32' }))
+    .memory;
+  within(inference.activations, measured(() => noGrad(run)).most, 0.1);
+  let kept = 0;
+  scope(() => {
+    const { used } = tensorMemory();
+    model.train().audioFeatures(clip, undefined as never);
+    kept = tensorMemory().used - used;
+  });
+  expect(full.activations).toBeGreaterThan(kept);
+});
+
+test('per-layer embeddings off the device save their bytes, and more where they would learn', async () => {
+  const config = JSON.parse(readFileSync(fixture('configs/gemma-3n-E2B.json'), 'utf8')) as object;
+  const { memory } = await inspectCheckpoint(config as never, { length: 2048 });
+  const table = 2_013_265_920 * 2;
+  expect(memory.options.dtype).toBe('bfloat16');
+  expect(memory.perLayerEmbeddings).toBe(table);
+  expect(memory.inference.peak - memory.inference.peakEmbeddingsOff).toBe(table);
+  expect(memory.full.peak - memory.full.peakEmbeddingsOff).toBe(table * 7);
+  // weights 2, gradient 2, master 4, moments 8 bytes a parameter
+  expect(memory.full.gradients + memory.full.optimizer).toBe(memory.full.trainedParameters * 14);
+});
+
+test('keys and values are counted once where layers share, and up to the window where they slide', async () => {
+  const config = JSON.parse(readFileSync(fixture('configs/gemma-3n-E2B.json'), 'utf8')) as never;
+  const at = async (length: number) => (await inspectCheckpoint(config, { length, batch: 2 })).memory.kvCache;
+  const each = 2 * 2 * 2 * 256 * 2; // keys and values, rows, heads, head size, bytes
+  expect(await at(100)).toEqual({ bytes: 20 * 100 * each, plainBytes: 30 * 100 * each });
+  expect(await at(4096)).toEqual({ bytes: (4 * 4096 + 16 * 512) * each, plainBytes: 30 * 4096 * each });
+});
+
+test('what is frozen has neither gradient nor state, and adapters are counted by their rank', async () => {
+  const config = JSON.parse(readFileSync(fixture('configs/gemma-3n-E2B.json'), 'utf8')) as never;
+  const all = await inspectCheckpoint(config, { images: 1, clips: 1 });
+  const some = await inspectCheckpoint(config, {
+    images: 1,
+    clips: 1,
+    rank: 32,
+    freeze: ['vision', 'projector', 'audio', 'embeddings'],
+  });
+  expect(all.memory.full.trainedParameters).toBe(all.parameters.live);
+  expect(some.memory.full.trainedParameters).toBe(some.parameters.parts.text);
+  expect(some.memory.full.peak).toBeLessThan(all.memory.full.peak / 2);
+  expect(some.memory.lora.adapterParameters).toBe(2 * all.memory.lora.adapterParameters);
+});
