@@ -1,6 +1,14 @@
 import { describe, expect, it } from 'vitest';
+import { batch } from '../../src/data/batch.js';
+import { assistant, audio, chat, user } from '../../src/data/chat.js';
+import { loadProcessor } from '../../src/data/processor.js';
+import { decodeMedia, encode } from '../../src/data/stages.js';
+import { part } from '../../src/parts.js';
+import { decode } from '../../src/schema.js';
 import { Notices, TOLD_NOTICES } from '../../src/train/notices.js';
-import type { NoticeEvent } from '../../src/train/events.js';
+import type { NoticeEvent, RunEvent } from '../../src/train/events.js';
+import { sampleFlow } from '../../src/train/sample-flow.js';
+import { tinyFolder } from '../reference/processor-values.js';
 
 const notice = (row: number) => ({
   stage: 'encode',
@@ -41,5 +49,47 @@ describe('Notices', () => {
     expect(told(notices, 30)).toEqual([]);
     expect(told(notices, 5)).toEqual([]);
     expect(told(notices, 50)).toMatchObject([{ count: 30 }]);
+  });
+});
+
+describe('a stream', () => {
+  it('tells what its stages left out as events, and goes on', async () => {
+    const clip = (seconds: number) => ({
+      data: new Float32Array(16_000 * seconds).fill(0.1),
+      sampleRateHz: 16_000,
+    });
+    const events: RunEvent[] = [];
+    const shapes: (readonly number[])[] = [];
+    await sampleFlow({
+      where: '',
+      source: {
+        name: 'clips',
+        async *open() {
+          for (const [row, seconds] of [1, 31].entries()) {
+            const value = chat(user(audio(clip(seconds))), assistant('yes'));
+            yield { value, bytes: 100, origin: { file: 'a.parquet', rowGroup: 0, row } };
+          }
+        },
+      },
+      flow: [decodeMedia(), encode(), batch({ size: 2 })].map((entry) =>
+        decode(part('stage'), entry, 'flow'),
+      ),
+      purpose: 'train',
+      processor: await loadProcessor(tinyFolder),
+      poolBytes: 10e6,
+      signal: new AbortController().signal,
+      emit: (event) => void events.push(event),
+      log: () => undefined,
+      consume: async ({ inputFeatures }) => void shapes.push(inputFeatures!.shape),
+    });
+    expect(shapes).toEqual([[2, 2997, 128]]);
+    expect(events).toEqual([
+      {
+        event: 'notice',
+        row: 'a.parquet row group 0 row 1',
+        stage: 'encode',
+        message: 'clip 0 lasts 31.0 s: only its first 30.0 s are heard',
+      },
+    ]);
   });
 });
