@@ -2,7 +2,7 @@
 
 import { type DType, type Operand, Tensor, engine, op } from './tensor.js';
 
-const linearOp = op('aten::linear');
+const linearOp = op('sluice::linear');
 const embeddingOp = op('aten::embedding');
 const convOp = op('aten::convolution');
 const geluOp = op('aten::gelu');
@@ -21,7 +21,7 @@ const minimumOp = op('aten::minimum');
 const multinomialOp = op('aten::multinomial');
 const padOp = op('aten::constant_pad_nd');
 
-/** x W^T + b. @param x [..., in] @param weight [out, in] */
+/** x W^T + b; of few rows, where nothing learns, by a kernel of our own. @param x [..., in] @param weight [out, in] */
 export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
   return linearOp(x, weight, bias);
 }
