@@ -56,6 +56,7 @@ function within(found: number, expected: number, share: number): void {
 describe.each([
   ['float32', 1, 320],
   ['float32', 3, 48],
+  ['float32', 1, 1200],
   ['bfloat16', 1, 160],
 ] as const)('a model in %s at %i x %i tokens', (dtype, batch, length) => {
   const told = inspectCheckpoint(mid, { batch, length, dtype });
@@ -69,12 +70,12 @@ describe.each([
     const { most } = measured(() =>
       scope(() =>
         noGrad(() => {
-          const hidden = model!.eval().hiddenStates({ inputIds: idsOf(batch, length) }, cache);
-          model!.logits(hidden.narrow(1, length - 1, 1));
+          const inputs = { inputIds: idsOf(batch, length) };
+          model!.logits(model!.eval().hiddenStates(inputs, cache, { lastOnly: true }));
         }),
       ),
     );
-    within(inference.activations + inference.kvCache, most, 0.15);
+    within(inference.activations + inference.kvCache, most, 0.2);
     const held = tensorMemory().used;
     cache.dispose();
     within(kvCache.bytes, held - tensorMemory().used, 0.05);
@@ -140,7 +141,7 @@ test('an audio tower takes what is told, also where it learns', async () => {
     ...{ num_kv_shared_layers: 0, activation_sparsity_pattern: [0], hidden_size_per_layer_input: 2 },
   });
   Object.assign(config['audio_config']!, { hidden_size: 64, conf_num_hidden_layers: 2 });
-  const model = fromConfig(config as never, { seed: 1, dtype: 'float32' });
+  const model = fromConfig(config, { seed: 1, dtype: 'float32' });
   const clip = randn([1, 188 * 16, 128]);
   const run = (): void => void scope(() => void model.audioFeatures(clip, undefined as never));
   const { inference, full } = (await inspectCheckpoint(config, { length: 1, clips: 1, dtype: 'float32' }))
@@ -149,7 +150,7 @@ test('an audio tower takes what is told, also where it learns', async () => {
   let kept = 0;
   scope(() => {
     const { used } = tensorMemory();
-    model.train().audioFeatures(clip, undefined as never);
+    model.train().audioFeatures(clip, undefined);
     kept = tensorMemory().used - used;
   });
   expect(full.activations).toBeGreaterThan(kept);

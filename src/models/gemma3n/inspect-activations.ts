@@ -7,6 +7,7 @@ import { binsAfter, decodeAudioConfig } from './audio-config.js';
 import { sharesKv, type Gemma3nConfig, type TextConfig } from './config.js';
 import { expandedChs, type BlockArgs } from './mobilenet-args.js';
 import { planTower } from './mobilenet-plan.js';
+import { PIECE } from './text-model.js';
 import { VISION_FEATURES, decodeVisionConfig, type TowerConfig } from './vision-config.js';
 
 /** A batch and the dtype that it is computed in. */
@@ -67,7 +68,7 @@ export function keptForBackward(text: TextConfig, load: Load): number {
   return elements * dtypeBytes(load.dtype);
 }
 
-/** The most that one layer's forward has in use at once, with what it is given. */
+/** The most that reading a prompt has in use: one layer over a piece of it, with what it is given. */
 export function workOfForward(text: TextConfig, load: Load): number {
   const {
     hiddenSize: H,
@@ -77,38 +78,45 @@ export function workOfForward(text: TextConfig, load: Load): number {
     numHiddenLayers,
   } = text;
   const [Q, K] = [text.numAttentionHeads * text.headDim, text.numKeyValueHeads * text.headDim];
-  const tokens = load.batch * load.length;
+  const piece = Math.min(load.length, PIECE);
+  const tokens = load.batch * piece;
   const layers = text.layerTypes.map((_, layer) => {
     const I = text.intermediateSize[layer] ?? 0;
     const isSparse = (text.activationSparsityPattern[layer] ?? 0) > 0;
     const ofKeys = sharesKv(text, layer) ? 0 : 9 * K;
-    const { kept, passing } = attention(text, layer, load);
+    const { kept, passing } = attention(text, layer, load, piece);
     return tokens * ((2 * N + 24) * H + R + 2 * P + 7 * Q + ofKeys + (isSparse ? 6 : 3) * I) + kept + passing;
   });
-  const given = tokens * ((N + 4) * H + 6 * numHiddenLayers * P);
-  return (Math.max(...layers) + given) * dtypeBytes(load.dtype);
+  // later layers see the last token alone
+  const whole = 1 + text.kvSources.findLastIndex((source, layer) => source === layer);
+  const given = tokens * ((N + 1) * H + 4 * whole * P);
+  // the whole prompt's embeddings
+  const embedded = load.batch * load.length * (3 * H + 2 * numHiddenLayers * P);
+  return (Math.max(...layers) + given + embedded) * dtypeBytes(load.dtype);
 }
 
 /** Elements of one layer's attention that are kept for backward beside the inputs of norms and of the output's projection,
- *  and those that only pass through. */
+ *  and those that only pass through. @param queries how many of the last tokens ask */
 function attention(
   text: TextConfig,
   layer: number,
   { batch, length, dtype }: Load,
+  queries = length,
 ): { kept: number; passing: number } {
   const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim } = text;
   const [Q, K] = [heads * headDim, kvHeads * headDim];
   const window = text.layerTypes[layer] === 'sliding_attention' ? text.slidingWindow : Infinity;
-  const isProduct = dtype === 'bfloat16' && 2 * batch * heads * length * Math.min(length, window) <= 2 ** 28;
-  const size = Math.max(isProduct ? 128 : 64, 32 * Math.ceil(length / 16 / 32));
+  const scores = batch * heads * queries * Math.min(length, window);
+  const isProduct = dtype === 'bfloat16' && 2 * scores <= 2 ** 28;
+  const size = Math.max(isProduct ? 128 : 64, 32 * Math.ceil(queries / 16 / 32));
   // the fused kernel keeps its inputs and its results, of each block
-  const ofKernel = batch * length * (Q + (sharesKv(text, layer) ? 0 : 2 * K));
-  if (!isProduct) return { kept: ofKernel + (length > size ? batch * length * Q : 0), passing: 0 };
+  const ofKernel = batch * queries * (Q + (sharesKv(text, layer) ? 0 : 2 * K));
+  if (!isProduct) return { kept: ofKernel + (queries > size ? batch * queries * Q : 0), passing: 0 };
 
   // the products keep probabilities, and copies of what they multiply
   let kept = 0;
   let passing = 0;
-  for (let start = 0; start < length; start += size) {
+  for (let start = length - queries; start < length; start += size) {
     const rows = Math.min(size, length - start);
     const keys = start + rows - 32 * Math.floor(Math.max(0, start - window + 1) / 32);
     kept += batch * (heads * rows * keys + rows * Q + 2 * keys * K);

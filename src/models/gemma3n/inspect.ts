@@ -5,6 +5,7 @@ import * as fs from 'node:fs/promises';
 import { isWeightFile, readFault } from '../../checkpoint/index.js';
 import { isRepository, resolveFolder } from '../../hub/index.js';
 import { decode, z } from '../../schema.js';
+import { ofCheckpoint } from './checkpoint-config.js';
 import { decodeConfig, type Gemma3nConfig, type JsonObject } from './config.js';
 import { COMPUTE_DTYPES, FREEZABLE, memoryFacts, type MemoryFacts } from './inspect-memory.js';
 import { countParameters, layerFacts, type LayerFacts, type ParameterCounts } from './inspect-parameters.js';
@@ -12,14 +13,14 @@ import { weightFacts, type WeightFacts } from './inspect-weights.js';
 import { companionsOf, isDecoded, loadConfig, statedDType } from './load.js';
 
 const natural = z.int().min(1);
-const count = z.int().min(0);
+const whole = z.int().min(0);
 const schema = z.strictObject({
   /** Rows of a batch, and tokens of a row. */
   batch: natural.default(1),
   length: natural.default(1024),
   /** Images and clips of the whole batch. */
-  images: count.default(0),
-  clips: count.default(0),
+  images: whole.default(0),
+  clips: whole.default(0),
   /** Of weights and computation; by default what config.json says. */
   dtype: z.enum(COMPUTE_DTYPES).optional(),
   /** Of low-rank adapters. */
@@ -55,8 +56,9 @@ export interface Inspection {
 /** Inspects a checkpoint.
  *  @param checkpoint a folder in Hugging Face's layout, with weights or with config.json alone; a repository of the Hub;
  *    a config.json; or what it holds, as an object
- *  @throws {CheckpointError} when there is none, or its weights are not those of its configuration
- *  @throws {ConfigError} naming every faulty key of config.json, or of `options` */
+ *  @throws {CheckpointError} when there is none, its config.json is faulty (every key is named), or its weights are others
+ *  @throws {ConfigError} naming every faulty key of `options`, or of an object
+ *  @throws {HubError} when a repository cannot be downloaded */
 export async function inspectCheckpoint(
   checkpoint: string | Gemma3nConfig | JsonObject,
   options: InspectOptions = {},
@@ -75,7 +77,8 @@ export async function inspectCheckpoint(
       ? await resolveFolder(checkpoint, { revision, offline, signal, kind })
       : checkpoint;
   const { config, folder } = await read(place);
-  const parameters = countParameters(config);
+  const count = () => countParameters(config);
+  const parameters = typeof checkpoint === 'string' ? await ofCheckpoint(count) : count();
   const dtype = load.dtype ?? COMPUTE_DTYPES.find((one) => one === statedDType(config.raw)) ?? 'float32';
 
   const hasWeights = folder !== undefined && (await fs.readdir(folder)).some(isWeightFile);
@@ -97,14 +100,16 @@ async function read(
     return { config: isDecoded(checkpoint) ? checkpoint : decodeConfig(checkpoint) };
   }
   const status = await fs.stat(checkpoint).catch(() => undefined);
-  if (!status?.isFile()) return { config: await loadConfig(checkpoint), folder: checkpoint };
+  if (!status?.isFile()) {
+    return { config: await ofCheckpoint(() => loadConfig(checkpoint)), folder: checkpoint };
+  }
   let json: unknown;
   try {
     json = JSON.parse(await fs.readFile(checkpoint, 'utf8'));
   } catch (cause) {
     throw readFault(checkpoint, "a model's configuration in JSON, or a folder with one", cause);
   }
-  return { config: decodeConfig(json, checkpoint) };
+  return { config: await ofCheckpoint(() => decodeConfig(json, checkpoint)) };
 }
 
 /** As the processor files beside the configuration have it. */

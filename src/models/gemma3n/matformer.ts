@@ -21,6 +21,7 @@ import { ConfigError } from '../../errors.js';
 import { resolveFolder } from '../../hub/index.js';
 import { decode, z } from '../../schema.js';
 import { noGrad, scope, tensor, type DType, type Tensor } from '../../tensor/index.js';
+import { ofCheckpoint } from './checkpoint-config.js';
 import { configText, generationText } from './config-json.js';
 import type { Gemma3nConfig } from './config.js';
 import { companionsOf, loadConfig } from './load.js';
@@ -68,7 +69,7 @@ const chunkBytes = 32 * 2 ** 20;
  *
  *  @param source a model, or a folder or repository that `fromPretrained` reads; its weights are never in memory whole
  *  @throws {ConfigError} every fault of the slice: layers whose keys and values the others need, widths too large
- *  @throws {CheckpointError} when the weights are not those of the configuration, or the disk is full
+ *  @throws {CheckpointError} when config.json is faulty, the weights are others, or the disk is full
  *  @throws the signal's reason when it is aborted; nothing is written then */
 export async function sliceMatFormer(
   source: Gemma3n | string,
@@ -82,7 +83,7 @@ export async function sliceMatFormer(
     return write(source.config, planSlice(source.config, slice), ofModel(source), out, shards);
   }
   const folder = await resolveFolder(source, where);
-  const config = await loadConfig(folder);
+  const config = await ofCheckpoint(() => loadConfig(folder));
   const plan = planSlice(config, slice);
   await refuseSameFolder(folder, out);
   const weights = openWeights(folder);
