@@ -78,7 +78,7 @@ export async function chatLoop({ chat, options, writer, signal }: ChatLoop): Pro
         chat.reset();
         media = [];
       } else if (command === 'exit') return;
-      else say(help);
+      else say(command === 'help' ? help : `no command /${command}\n${help}`);
     }
   } finally {
     input.close();

@@ -7,7 +7,7 @@ import type { Message } from '../data/types.js';
 import { ConfigError } from '../errors.js';
 import { Chat, type TextOptions, refuseFaults } from '../generate/index.js';
 import { type DownloadProgress, resolveFolder } from '../hub/index.js';
-import { fromPretrained } from '../models/gemma3n/index.js';
+import { fromPretrained, loadConfig } from '../models/gemma3n/index.js';
 import { streamLog } from '../native/progress.js';
 import { ensureAddon } from '../native/setup.js';
 import { jsonWriter, tellLength, textWriter, writeAnswer } from './answer-writer.js';
@@ -74,6 +74,7 @@ async function openChat(
   const onProgress = ({ repository, doneBytes, totalBytes }: DownloadProgress): void =>
     log.progress(repository, doneBytes, totalBytes, 'bytes');
   const folder = await resolveFolder(checkpoint, { revision, offline, signal, onProgress });
+  await loadConfig(folder); // is it a model at all?
   const processor = await loadProcessor(folder);
   await ensureAddon({ log, signal });
   return new Chat(await fromPretrained(folder, { device, ...(dtype && { dtype }) }), processor, opening);

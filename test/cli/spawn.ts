@@ -19,14 +19,18 @@ export interface Started {
   readonly ended: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
 }
 
-/** Starts `pipe ARGS...`; it is killed when the test ends. */
-export function start(args: readonly string[], cwd = temporaryFolder()): Started {
-  const child = spawn(process.execPath, [bin, ...args], { cwd, stdio: ['ignore', 'pipe', 'pipe'] });
+/** Starts `pipe ARGS...`; it is killed when the test ends. @param stdin 'pipe' to write to `child.stdin` */
+export function start(
+  args: readonly string[],
+  cwd = temporaryFolder(),
+  stdin: 'ignore' | 'pipe' = 'ignore',
+): Started {
+  const child = spawn(process.execPath, [bin, ...args], { cwd, stdio: [stdin, 'pipe', 'pipe'] });
   onTestFinished(() => void child.kill('SIGKILL'));
   const output = { stdout: '', stderr: '' };
   const watchers = new Set<() => void>();
   for (const name of ['stdout', 'stderr'] as const) {
-    child[name].setEncoding('utf8').on('data', (text: string) => {
+    child[name]!.setEncoding('utf8').on('data', (text: string) => {
       output[name] += text;
       for (const watcher of watchers) watcher();
     });
