@@ -1,11 +1,10 @@
-// The reading behind `parquet`: footers first, then row groups, one window held and the next one loading.
+// The reading behind `parquet`: footers first, then row groups, each a chunk of a window.
 
 import { createHash } from 'node:crypto';
 import { basename } from 'node:path';
 import { DataError } from '../errors.js';
-import type { Cursor, SourceFault, SourceItem } from '../flow/types.js';
-import { decode, z } from '../schema.js';
-import { bytesOf, cleanCells, setField } from './cells.js';
+import type { Cursor } from '../flow/types.js';
+import { setField } from './cells.js';
 import { expandGlobs } from './glob.js';
 import {
   ParquetFile,
@@ -15,7 +14,7 @@ import {
   type RowGroupInfo,
 } from './parquet-file.js';
 import { OpenFile } from './open-file.js';
-import { permutation, random } from './random.js';
+import { heldBytes, readWindows, type Chunk, type Item, type LoadedChunk } from './windows.js';
 import type { Origin } from './types.js';
 
 /** The options of `parquet`, decoded. */
@@ -71,26 +70,8 @@ export async function fingerprintRows(options: ReadOptions): Promise<string> {
 /** Of a file's end: the footer, or most of it. */
 const FINGERPRINT_BYTES = 2 ** 20;
 
-type Item = SourceItem<unknown> | SourceFault;
-
-/** Where an item is: the epoch, the window in it, and the item's number in that window's order. */
-interface ParquetCursor {
-  readonly epoch: number;
-  readonly window: number;
-  readonly index: number;
-  /** Items of the epoch in the windows before, of all shards. */
-  readonly before: number;
-}
-
-const CURSOR = z.strictObject({
-  epoch: z.int().min(0),
-  window: z.int().min(0),
-  index: z.int().min(0),
-  before: z.int().min(0),
-});
-
 /** A row group of one of the files. */
-interface Group {
+interface Group extends Chunk {
   readonly file: ParquetFile;
   readonly index: number;
   readonly info: RowGroupInfo;
@@ -102,34 +83,10 @@ export async function* readRows(
   signal: AbortSignal,
   from?: Cursor,
 ): AsyncGenerator<Item, void, undefined> {
-  const start = from === undefined ? undefined : decode(CURSOR, from, 'parquet: cursor');
   const groups = groupsOf(await openFiles(options, signal));
-  const stop = new AbortController();
-  const stopped = AbortSignal.any([signal, stop.signal]);
-  const windows = windowsOf(groups, options, start);
-  const advance = (): Promise<LoadedWindow | undefined> => {
-    const { value } = windows.next();
-    const loading = value ? loadWindow(value, options, stopped) : Promise.resolve(undefined);
-    loading.catch(() => {}); // whoever awaits it hears of it
-    return loading;
-  };
-
-  let next = advance();
-  try {
-    for (;;) {
-      const window = await next;
-      if (!window) return;
-      if (options.readAhead) next = advance();
-      for (const item of window.items()) {
-        signal.throwIfAborted();
-        yield item;
-      }
-      if (!options.readAhead) next = advance();
-    }
-  } finally {
-    stop.abort();
-    await next.catch(() => {}); // its descriptor is closed then
-  }
+  const limits = { ...options, maxItemBytes: options.maxItemBytes ?? options.maxRowGroupBytes };
+  const load = (group: Group, stopped: AbortSignal) => loadGroup(group, options, stopped);
+  yield* readWindows('parquet', groups, limits, { load }, signal, from);
 }
 
 async function openFiles(
@@ -178,170 +135,34 @@ function assertSameColumns(first: ParquetFile, other: ParquetFile): void {
 
 function groupsOf(files: readonly ParquetFile[]): Group[] {
   return files.flatMap((file) =>
-    file.rowGroups.map((info, index) => ({ file, index, info })).filter(({ info }) => info.numRows > 0),
+    file.rowGroups
+      .map((info, index) => ({ file, index, info, numRows: info.numRows, bytes: info.bytes }))
+      .filter(({ numRows }) => numRows > 0),
   );
 }
 
-/** Row groups that are held together, and the generator that mixes their rows. */
-interface Window {
-  readonly groups: readonly Group[];
-  readonly epoch: number;
-  readonly number: number;
-  /** Items of this epoch in the windows before this one are counted on. */
-  readonly position: { count: number };
-  /** The first item that is wanted. */
-  readonly firstIndex: number;
-  readonly keys?: readonly number[];
-}
-
-function* windowsOf(
-  groups: readonly Group[],
-  { shuffle, epochs }: ReadOptions,
-  start?: ParquetCursor,
-): Generator<Window, undefined> {
-  for (let epoch = start?.epoch ?? 0; epoch < epochs; epoch++) {
-    const here = epoch === start?.epoch ? start : undefined;
-    const position = { count: here?.before ?? 0 };
-    const windows = shuffle
-      ? pack(
-          [...permutation(groups.length, random(shuffle.seed, epoch))].map((i) => groups[i]!),
-          shuffle.windowBytes,
-        )
-      : groups.map((group) => [group]);
-    for (const [number, window] of windows.entries()) {
-      if (number < (here?.window ?? 0)) continue;
-      const firstIndex = number === here?.window ? here.index : 0;
-      const keys = shuffle ? { keys: [shuffle.seed, epoch, number] } : {};
-      yield { groups: window, epoch, number, position, firstIndex, ...keys };
-    }
-  }
-  return undefined;
-}
-
-function pack(groups: readonly Group[], windowBytes: number): Group[][] {
-  const windows: Group[][] = [];
-  let room = 0;
-  for (const group of groups) {
-    const last = windows.at(-1);
-    if (last && group.info.bytes <= room) last.push(group);
-    else {
-      windows.push([group]);
-      room = windowBytes;
-    }
-    room -= group.info.bytes;
-  }
-  return windows;
-}
-
-function heldBytes(groups: readonly Group[], { shuffle, readAhead }: ReadOptions): number {
-  const largest = Math.max(...groups.map(({ info }) => info.bytes));
-  const all = sum(groups.map(({ info }) => info.bytes));
-  const window = shuffle ? Math.min(all, Math.max(largest, shuffle.windowBytes)) : largest;
-  return (readAhead ? 2 : 1) * window;
-}
-
-/** A loaded window's items, in order. */
-interface LoadedWindow {
-  readonly items: () => Iterable<Item>;
-}
-
-/** An item before its bytes are copied: a row, one of the values that it was exploded into, or a fault. */
-interface Entry {
-  readonly group: LoadedGroup;
-  readonly row: number;
-  readonly value?: unknown;
-  readonly error?: Error;
-}
-
-interface LoadedGroup extends Group {
-  readonly columns: readonly ColumnData[];
-  /** Why there are none. */
-  readonly error?: Error;
-}
-
-async function loadWindow(window: Window, options: ReadOptions, signal: AbortSignal): Promise<LoadedWindow> {
-  const entries: Entry[] = [];
-  for (const group of window.groups) {
-    const loaded = await loadGroup(group, options, signal);
-    for (let row = 0; row < group.info.numRows; row++) entries.push(...entriesOf(loaded, row, options));
-  }
-  const order = window.keys && permutation(entries.length, random(...window.keys, 1));
-  const { shardIndex, numShards, maxItemBytes = options.maxRowGroupBytes } = options;
-  const { epoch, number, position, firstIndex } = window;
-  return {
-    *items() {
-      const before = position.count;
-      position.count += entries.length;
-      for (let index = firstIndex; index < entries.length; index++) {
-        if ((before + index) % numShards !== shardIndex) continue;
-        const item = itemOf(entries[order ? order[index]! : index]!, maxItemBytes);
-        yield { ...item, cursor: { epoch, window: number, index, before } };
-      }
-    },
-  };
-}
-
-async function loadGroup(group: Group, options: ReadOptions, signal: AbortSignal): Promise<LoadedGroup> {
+async function loadGroup(group: Group, options: ReadOptions, signal: AbortSignal): Promise<LoadedChunk> {
+  const { file, index, info } = group;
+  const originOf = (row: number): Origin => ({ file: file.path, rowGroup: index, row: info.firstRow + row });
+  const describe = (row: number): string => `${file.path}, row ${info.firstRow + row}`;
   try {
     // Twice what the footer announces is generous to writers that count otherwise, and a bound on those that lie.
-    const maxBytes = Math.min(options.maxRowGroupBytes, 2 * group.info.bytes + 2 ** 20);
-    return { ...group, columns: await group.file.readRowGroup(group.index, maxBytes, signal) };
+    const maxBytes = Math.min(options.maxRowGroupBytes, 2 * info.bytes + 2 ** 20);
+    const columns = await file.readRowGroup(index, maxBytes, signal);
+    return { rowAt: (row) => rowOf(columns, row), originOf, describe };
   } catch (error) {
     if (!(error instanceof RowGroupError)) throw error;
-    return { ...group, columns: [], error };
+    const rowAt = (): never => {
+      throw error;
+    };
+    return { rowAt, originOf, describe };
   }
 }
 
-function entriesOf(group: LoadedGroup, row: number, { explode }: ReadOptions): Entry[] {
-  if (group.error) return [{ group, row, error: group.error }];
-  if (!explode) return [{ group, row }];
-  try {
-    const where = () => describeRow(group, row);
-    const values = [...explode(cleanCells(rowOf(group, row), 'view', where), originOf(group, row))];
-    if (values.length > 0) return values.map((value) => ({ group, row, value }));
-    throw new DataError({
-      where: where(),
-      expected: 'at least one item from explode',
-      received: 'none',
-      remedy: 'make one of each row, and leave items out by a filter in the flow, which counts them',
-    });
-  } catch (thrown) {
-    return [{ group, row, error: thrown instanceof Error ? thrown : new Error(String(thrown)) }];
-  }
-}
-
-function itemOf({ group, row, value = rowOf(group, row), error }: Entry, maxItemBytes: number): Item {
-  const origin = originOf(group, row);
-  if (error) return { error, bytes: 0, origin };
-  const where = () => describeRow(group, row);
-  const bytes = bytesOf(value);
-  try {
-    if (bytes > maxItemBytes) {
-      throw new DataError({
-        where: where(),
-        expected: `at most ${maxItemBytes} bytes (maxItemBytes)`,
-        received: `${bytes}`,
-        remedy: 'the row is left out; raise the limit to have it',
-      });
-    }
-    return { value: cleanCells(value, 'copy', where), bytes, origin };
-  } catch (fault) {
-    return { error: fault, bytes: 0, origin };
-  }
-}
-
-function rowOf({ columns }: LoadedGroup, row: number): Record<string, unknown> {
+function rowOf(columns: readonly ColumnData[], row: number): Record<string, unknown> {
   const cells: Record<string, unknown> = {};
   for (const { name, values } of columns) setField(cells, name, values[row]);
   return cells;
-}
-
-function originOf({ file, index, info }: Group, row: number): Origin {
-  return { file: file.path, rowGroup: index, row: info.firstRow + row };
-}
-
-function describeRow({ file, info }: Group, row: number): string {
-  return `${file.path}, row ${info.firstRow + row}`;
 }
 
 function sum(numbers: readonly number[]): number {
