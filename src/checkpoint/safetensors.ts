@@ -17,6 +17,8 @@ export interface TensorSource {
   read(name: string): Tensor;
   /** A copy on the CPU of some of a tensor's first dimension, in the dtype stored: [count, ...]. */
   readRows(name: string, start: number, count: number): Tensor;
+  /** A tensor's bytes where they lie in the file, on the CPU; valid also after `close`, as long as the file is not cut. */
+  view(name: string): Tensor;
   /** Copies a tensor into `target`, converting its dtype and moving it on the way. */
   copyInto(name: string, target: Tensor): void;
   close(): void;

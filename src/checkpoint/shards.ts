@@ -115,6 +115,9 @@ export class ShardedWeights implements TensorSource {
   readRows(name: string, start: number, count: number): Tensor {
     return this.#shard(name).readRows(name, start, count);
   }
+  view(name: string): Tensor {
+    return this.#shard(name).view(name);
+  }
   copyInto(name: string, target: Tensor): void {
     this.#shard(name).copyInto(name, target);
   }

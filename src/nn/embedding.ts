@@ -1,6 +1,8 @@
-// Embedding: rows of a table by id, times a constant.
+// Embedding: rows of a table by id, times a constant. A frozen table may stay off the device, in memory of the host that
+// is mapped from a file: then the rows that are looked up travel, and nothing else.
 
-import { type Tensor, empty, op } from '../tensor/index.js';
+import { ModelError } from '../errors.js';
+import { type DType, type Tensor, currentDefaults, empty, keep, op } from '../tensor/index.js';
 import { Module, parameter } from './module.js';
 import { roundTo } from './round.js';
 
@@ -13,10 +15,37 @@ export interface EmbeddingOptions {
 
 const embeddingOp = op('aten::embedding');
 
+/** What rows become that are looked up in a table that stays where it is. */
+interface RowsAs {
+  readonly dtype: DType;
+  readonly device: string;
+}
+
+const mappedTables = new WeakMap<Tensor, RowsAs>();
+let isDeferred = false;
+
+/** Builds modules whose tables have shapes and no memory: give each one with `useMapped` or `allocate`. */
+export function withDeferredTables<T>(build: () => T): T {
+  const before = isDeferred;
+  isDeferred = true;
+  try {
+    return build();
+  } finally {
+    isDeferred = before;
+  }
+}
+
+/** Whether a parameter is a table that stays off the device; then in which dtype its rows are used. */
+export function mappedAs(weight: Tensor): DType | undefined {
+  return mappedTables.get(weight)?.dtype;
+}
+
 /** Weights start uninitialised; see `Linear`. */
 export class Embedding extends Module {
   /** [numEmbeddings, dim] */
   weight: Tensor;
+  /** Of the rows that are looked up: what this module was made for. */
+  readonly rowsAs: RowsAs = currentDefaults();
 
   constructor(
     readonly numEmbeddings: number,
@@ -24,13 +53,43 @@ export class Embedding extends Module {
     readonly options: EmbeddingOptions = {},
   ) {
     super();
-    this.weight = parameter(empty([numEmbeddings, dim]));
+    this.weight = parameter(empty([numEmbeddings, dim], isDeferred ? { device: 'meta' } : {}));
   }
 
-  /** @param ids int64 [...], each in [0, numEmbeddings) @returns [..., dim] */
+  /** @param ids int64 [...], each in [0, numEmbeddings) @returns [..., dim]
+   *  @throws {ModelError} when a table off the device is to learn */
   forward(ids: Tensor): Tensor {
     const { paddingId = -1, scale = 1 } = this.options;
-    const rows = embeddingOp(this.weight, ids, paddingId);
+    const rowsAs = mappedTables.get(this.weight);
+    const rows = rowsAs
+      ? this.#mappedRows(ids).to(rowsAs.dtype).to(rowsAs.device)
+      : embeddingOp(this.weight, ids, paddingId);
     return scale === 1 ? rows : rows.mul(roundTo(scale, rows.dtype));
+  }
+
+  /** Takes a table that stays where it is, in its own dtype, and does not learn. Rows come in the dtype and on the device
+   *  that this module was made for.
+   *  @param table [numEmbeddings, dim] on a CPU; belongs to this module from now on */
+  useMapped(table: Tensor): void {
+    this.weight.dispose();
+    this.weight = parameter(keep(table), { requiresGrad: false });
+    mappedTables.set(table, this.rowsAs);
+  }
+
+  /** Memory for a table that has none yet; uninitialised. */
+  allocate(): void {
+    if (this.weight.device !== 'meta') return;
+    this.weight.dispose();
+    this.weight = parameter(empty([this.numEmbeddings, this.dim], this.rowsAs));
+  }
+
+  #mappedRows(ids: Tensor): Tensor {
+    if (!this.weight.requiresGrad) return embeddingOp(this.weight, ids.to('cpu'), -1);
+    throw new ModelError({
+      where: 'embedding',
+      expected: 'a table that does not learn, since it is mapped from a file',
+      received: 'requiresGrad',
+      remedy: "load the model with embeddings: 'device' to train it",
+    });
   }
 }

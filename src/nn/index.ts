@@ -1,6 +1,6 @@
 export { activation, gated, type ActivationName } from './activation.js';
 export { attend, causalMask, type AttendOptions, type Span } from './attention.js';
-export { Embedding, type EmbeddingOptions } from './embedding.js';
+export { Embedding, mappedAs, withDeferredTables, type EmbeddingOptions } from './embedding.js';
 export { Linear } from './linear.js';
 export { crossEntropyMean, lossSum, softcap, type LossSum, type LossSumOptions } from './loss.js';
 export { Module, buffer, parameter } from './module.js';

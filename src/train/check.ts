@@ -15,6 +15,7 @@ import { trainingFlow } from './training.js';
  *    {TextError} for processor files that do not fit */
 export async function checkPipeline(pipeline: Pipeline, sinks: Sinks): Promise<Processor> {
   checkModelFolder(pipeline.model.path);
+  checkEmbeddings(pipeline.model);
   const processor = await loadProcessor(pipeline.model.path);
   if (pipeline.step) {
     if (pipeline.source === undefined) {
@@ -29,6 +30,17 @@ export async function checkPipeline(pipeline: Pipeline, sinks: Sinks): Promise<P
   }
   await sinks.check({ processor });
   return processor;
+}
+
+/** Drawn weights have no file that they could stay in. */
+function checkEmbeddings({ embeddings = 'device', weights }: Pipeline['model']): void {
+  if (embeddings === 'device' || weights !== 'random') return;
+  throw new ConfigError({
+    where: 'model.embeddings',
+    expected: "'device', since weights: 'random' are in no file",
+    received: `'${embeddings}'`,
+    remedy: 'leave it out, or start from pretrained weights',
+  });
 }
 
 function checkModelFolder(path: string): void {

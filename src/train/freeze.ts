@@ -59,6 +59,11 @@ export function freeze(
   return all.filter(([name, tensor]) => !frozen.has(name) && tensor.requiresGrad);
 }
 
+/** Whether one of the patterns names a parameter. */
+export function isFrozen(name: string, patterns: readonly string[]): boolean {
+  return patterns.some((pattern) => matcher(pattern)(name));
+}
+
 function matcher(pattern: string): (name: string) => boolean {
   const paths = Object.hasOwn(PARTS, pattern) ? PARTS[pattern] : undefined;
   const tests = (paths ?? [pattern]).map((path) => {

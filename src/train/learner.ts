@@ -9,6 +9,8 @@ import {
   fromPretrained,
   loadConfig,
   fromConfig,
+  mappedTables,
+  refuseLearningTables,
   whitenProjector,
 } from '../models/gemma3n/index.js';
 import { type AdamW, adamw, gradNorm as normOf, scheduleFactor } from '../optim/index.js';
@@ -21,7 +23,7 @@ import {
   setNumThreads,
   setRandomState,
 } from '../tensor/index.js';
-import { freeze } from './freeze.js';
+import { freeze, isFrozen } from './freeze.js';
 import { notFinite, nothingLearns } from './learner-faults.js';
 import type { ModelOptions, StepOptions } from './options.js';
 
@@ -85,6 +87,8 @@ export class Learner {
     this.#projectorPending = spec.model.projector === 'whitened';
     this.#state = this.#present();
     if (spec.step) {
+      const tables = [...mappedTables(model).keys()];
+      refuseLearningTables(tables.filter((name) => !isFrozen(name, spec.model.freeze)));
       if (this.#trainable.length === 0) throw nothingLearns(spec.model.freeze);
       const { kind: _kind, ...options } = spec.step.optimizer;
       this.#optimizer = adamw(options)(this.#trainable.map(([, tensor]) => tensor));
@@ -95,11 +99,11 @@ export class Learner {
   static async open(spec: LearnerSpec): Promise<Learner> {
     if (spec.threads !== undefined) setNumThreads(spec.threads);
     manualSeed(spec.seed);
-    const { path, dtype, device, weights } = spec.model;
+    const { path, dtype, device, embeddings, weights } = spec.model;
     const model =
       weights === 'random'
         ? fromConfig(await loadConfig(path), { seed: spec.seed, dtype, device })
-        : await fromPretrained(path, { dtype, device });
+        : await fromPretrained(path, { dtype, device, ...(embeddings && { embeddings }) });
     return new Learner(model, spec);
   }
 

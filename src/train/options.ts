@@ -1,6 +1,7 @@
 // The model and step parts of a pipeline: plain options that cross to the device thread as they are.
 
 import type { Origin } from '../hub/index.js';
+import { EMBEDDINGS } from '../models/gemma3n/index.js';
 import { definePart, part } from '../parts.js';
 import { z } from '../schema.js';
 import type { AdamWOptions } from '../optim/index.js';
@@ -15,6 +16,9 @@ const MODEL = z.strictObject({
   device: z.string().default('cpu'),
   /** Parts or globs of parameters that do not learn. */
   freeze: z.array(z.string().min(1)).default([]),
+  /** 'mapped' keeps frozen embeddings in their file in the host's memory, where only a batch's rows are read: the
+   *  per-layer ones, and the input's where it can; 'perLayerMapped' the former alone. 'device' by default. */
+  embeddings: z.enum(EMBEDDINGS).optional(),
   /** 'random' ignores the folder's weights and draws new ones from the run's seed. */
   weights: z.enum(['pretrained', 'random']).default('pretrained'),
   /** 'whitened' sets the image projector from the first batch's features before the first step. */

@@ -158,7 +158,8 @@ describe('a step', () => {
     await round();
     const live = liveTensors();
     for (let i = 0; i < 3; i++) await round();
-    expect(liveTensors()).toBe(live);
+    // what earlier tests left may be collected meanwhile
+    expect(liveTensors()).toBeLessThanOrEqual(live);
   });
 });
 

@@ -159,6 +159,7 @@ const topSchema = z.looseObject({
  *  @param where its name in messages
  *  @throws {ConfigError} every value out of range, or every contradiction, a line each with its key */
 export function decodeConfig(json: unknown, where = 'config.json'): Gemma3nConfig {
+  refuseOtherFamily(json, where);
   const top = decode(topSchema, json, where);
   const { text_config: nested, vision_config: vision, audio_config: audio } = top;
   const isNested = nested != null || vision != null || audio != null || top.model_type === 'gemma3n';
@@ -183,6 +184,19 @@ export function decodeConfig(json: unknown, where = 'config.json'): Gemma3nConfi
     eoaTokenId: top.eoa_token_id,
     raw: json as JsonObject,
   };
+}
+
+/** Of another model every other key would be a fault too. */
+function refuseOtherFamily(json: unknown, where: string): void {
+  const { model_type: type, architectures } = (json ?? {}) as JsonObject;
+  const named = type ?? (Array.isArray(architectures) ? (architectures as unknown[])[0] : undefined);
+  if (typeof named !== 'string' || /^(gemma3n(_text)?|Gemma3n\w*)$/.test(named)) return;
+  throw new ConfigError({
+    where: `${where}: ${type === undefined ? 'architectures' : 'model_type'}`,
+    expected: 'gemma3n, or gemma3n_text: a model of the Gemma 3n family',
+    received: JSON.stringify(named.slice(0, 80)),
+    remedy: 'use a checkpoint of Gemma 3n, such as google/gemma-3n-E2B-it',
+  });
 }
 
 /** Decodes a text configuration alone; see `decodeConfig`. */

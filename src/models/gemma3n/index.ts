@@ -8,6 +8,7 @@ export {
   type DrawOptions,
   type LoadOptions,
 } from './load.js';
+export { EMBEDDINGS, mappedTables, refuseLearningTables } from './mapped-embeddings.js';
 export type { Gemma3n } from './model.js';
 export { whitenProjector } from './projector.js';
 export { savePretrained, type SaveOptions } from './save.js';

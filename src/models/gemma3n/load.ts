@@ -6,9 +6,11 @@ import { engineDType, openWeights, readFault } from '../../checkpoint/index.js';
 import { PROCESSOR_FILES } from '../../data/processor-files.js';
 import { CheckpointError } from '../../errors.js';
 import { resolveFolder, type ResolveOptions } from '../../hub/index.js';
+import { withDeferredTables } from '../../nn/index.js';
 import { decode, z } from '../../schema.js';
 import { manualSeed, randomState, setRandomState, withDefaults, type DType } from '../../tensor/index.js';
 import { decodeConfig, type Gemma3nConfig, type JsonObject } from './config.js';
+import { EMBEDDINGS } from './mapped-embeddings.js';
 import { createGemma3n, initialiseGemma3n, type Gemma3n } from './model.js';
 import { loadWeights } from './weights.js';
 
@@ -21,6 +23,9 @@ const placement = {
 };
 const loadSchema = z.strictObject({
   ...placement,
+  /** Where embeddings are kept that do not learn: 'mapped' leaves the per-layer embeddings, and where it can the input
+   *  embedding, in their file in the host's memory; 'perLayerMapped' the former alone. */
+  embeddings: z.enum(EMBEDDINGS).default('device'),
   /** Branch, tag or commit of a repository on the Hub; a folder has no other. */
   revision: z.string().min(1).optional(),
   /** Take a repository from the cache alone, by default as `HF_HUB_OFFLINE` says. */
@@ -49,13 +54,15 @@ const generationSchema = z.looseObject({ eos_token_id: z.union([tokenId, z.array
  *  @throws {ConfigError} naming every faulty key of config.json, or of `options`
  *  @throws {HubError} when a repository cannot be downloaded */
 export async function fromPretrained(dirOrRepo: string, options: LoadOptions = {}): Promise<Gemma3n> {
-  const { dtype, device, ...where } = decode(loadSchema, options, 'fromPretrained');
+  const { dtype, device, embeddings, ...where } = decode(loadSchema, options, 'fromPretrained');
   const folder = await resolveFolder(dirOrRepo, where);
   const config = await loadConfig(folder);
   const chosen = dtype ?? statedDType(config.raw) ?? storedDType(folder) ?? 'float32';
-  const model = withDefaults({ dtype: chosen, device }, () => createGemma3n(config));
+  const model = withDefaults({ dtype: chosen, device }, () =>
+    withDeferredTables(() => createGemma3n(config)),
+  );
   try {
-    loadWeights(model, folder);
+    loadWeights(model, folder, embeddings);
   } catch (error) {
     model.dispose();
     throw error;

@@ -2,11 +2,19 @@
 
 import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
-import { indexFile, isWeightFile, replaceFolder, withFile, writeShards } from '../../checkpoint/index.js';
+import {
+  indexFile,
+  isWeightFile,
+  replaceFolder,
+  withFile,
+  writeShards,
+  type NamedSource,
+} from '../../checkpoint/index.js';
 import { PROCESSOR_FILES } from '../../data/processor-files.js';
 import { decode, z } from '../../schema.js';
 import { configText, generationText } from './config-json.js';
 import { companionsOf } from './load.js';
+import { writableWeight } from './mapped-embeddings.js';
 import type { Gemma3n } from './model.js';
 import { namedWeights } from './weights.js';
 
@@ -42,7 +50,11 @@ export async function savePretrained(
       }
       for (const [name, file] of files)
         await withFile(join(beside, name), (handle) => handle.writeFile(file));
-      await writeShards(beside, namedWeights(model), maxShardBytes === undefined ? {} : { maxShardBytes });
+      const weights = Array.from(namedWeights(model), ([name, weight]): NamedSource => [
+        name,
+        writableWeight(weight),
+      ]);
+      await writeShards(beside, weights, maxShardBytes === undefined ? {} : { maxShardBytes });
     },
     { isStale: isWeightFile, last: indexFile },
   );

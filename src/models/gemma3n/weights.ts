@@ -13,27 +13,55 @@ import {
   type NamedTensor,
   type TensorSource,
 } from '../../checkpoint/index.js';
+import { mappedAs } from '../../nn/index.js';
 import { keep, noGrad, op, scope, type Tensor } from '../../tensor/index.js';
 import type { Gemma3n } from './model.js';
+import { type EmbeddingsPlace, mappedTables, placeTables } from './mapped-embeddings.js';
 import { sharesKv, type Gemma3nConfig } from './config.js';
 
 const deadWeights = new WeakMap<Gemma3n, Map<string, Tensor>>();
 const equal = op<boolean>('aten::equal');
+const HEAD_PIECE_BYTES = 16 * 2 ** 20;
 
 /** Copies the weights of a folder into a model, converting dtype and device on the way. Parameters never exist twice.
+ *  Tables that are mapped from a file are mapped from this one instead.
+ *  @param place of the embeddings, for a model that was built `withDeferredTables`
  *  @throws {CheckpointError} when a tensor is missing, unknown, of another shape or no float; the model is unchanged */
-export function loadWeights(model: Gemma3n, folder: string): void {
+export function loadWeights(model: Gemma3n, folder: string, place?: EmbeddingsPlace): void {
   const source = openWeights(folder);
   try {
-    const plan = planWeights(model, source, folder);
-    for (const [stored, target] of plan.copies) source.copyInto(stored, target);
-    if (plan.tiedHead !== undefined) refuseOtherHead(model, source, plan.tiedHead);
-    const dead = new Map(plan.dead.map(([stored, name]) => [name, keep(source.read(stored))]));
+    const { copies, dead, tiedHead } = planWeights(model, source, folder);
+    if (place) {
+      placeTables(model, source, copies, place);
+    } else {
+      const storedAs = new Map(copies.map(([stored, target]) => [target, stored]));
+      for (const table of mappedTables(model).values()) {
+        table.useMapped(source.view(storedAs.get(table.weight)!));
+      }
+    }
+    for (const [stored, target] of inFileOrder(model, source, copies)) source.copyInto(stored, target);
+    if (tiedHead !== undefined) refuseOtherHead(model, source, tiedHead);
+    const kept = new Map(dead.map(([stored, name]) => [name, keep(source.read(stored))]));
     for (const tensor of deadWeights.get(model)?.values() ?? []) tensor.dispose();
-    deadWeights.set(model, dead);
+    deadWeights.set(model, kept);
   } finally {
     source.close();
   }
+}
+
+/** What is to be copied, as the disk reads it best. Tables may have been given since the plan was made. */
+function inFileOrder(
+  model: Gemma3n,
+  source: TensorSource,
+  copies: WeightPlan['copies'],
+): (readonly [stored: string, target: Tensor])[] {
+  const targets = Array.from(model.namedParameters(), ([, target]) => target);
+  const pairs = copies.map(([stored], i) => [stored, targets[i]!] as const);
+  const begin = ([stored]: readonly [string, Tensor]): number => source.entry(stored).begin;
+  const file = ([stored]: readonly [string, Tensor]): string => source.fileOf(stored);
+  return pairs
+    .filter(([, target]) => mappedAs(target) === undefined)
+    .sort((a, b) => (file(a) < file(b) ? -1 : file(a) > file(b) ? 1 : begin(a) - begin(b)));
 }
 
 /** Everything that a checkpoint of this model holds, by name: its parameters, then the dead weights it came with. */
@@ -42,12 +70,16 @@ export function* namedWeights(model: Gemma3n): Iterable<NamedTensor> {
   yield* deadWeights.get(model) ?? [];
 }
 
-/** The name under which a model of this kind knows a checkpoint's tensor. The reference also takes checkpoints of its
- *  inner models (without "model."), and a text model takes the text tower of a multimodal one. */
+/** The name under which a model of this kind knows a checkpoint's tensor. Beside its own layout, as today's reference
+ *  writes it, it takes those of inner models (without "model."), of older references, which put the text model and its
+ *  head below "language_model", and a text model the text tower of a multimodal one. */
 export function canonicalName(stored: string, kind: Gemma3nConfig['kind']): string {
-  if (stored.startsWith('lm_head.')) return stored;
-  const name = stored.startsWith('model.') ? stored : `model.${stored}`;
-  return kind === 'text' ? name.replace(/^model\.language_model\./, 'model.') : name;
+  const inner = stored.replace(/^model\./, '');
+  const text = /^(?:language_model|text_model)\.(?:model\.)?(.+)$/.exec(inner)?.[1];
+  const head = /^lm_head\..+$/.exec(text ?? inner)?.[0];
+  if (head !== undefined) return head;
+  if (text === undefined) return `model.${inner}`;
+  return kind === 'text' ? `model.${text}` : `model.language_model.${text}`;
 }
 
 /** Names and shapes of the weights that sharing layers do not use. */
@@ -174,18 +206,25 @@ function twice(source: TensorSource, name: string, one: string, other: string): 
   });
 }
 
-/** A stored head of tied weights is a copy of the embeddings, or the checkpoint is not what its config.json says. */
+/** A stored head of tied weights is a copy of the embeddings, or the checkpoint is not what its config.json says. Compared
+ *  a few rows at a time: it is as large as they are. */
 function refuseOtherHead(model: Gemma3n, source: TensorSource, stored: string): void {
-  const isCopy = scope(() =>
-    noGrad(() => {
-      const embeddings = model.languageModel.embedTokens.weight;
-      return equal(embeddings, source.read(stored).to(embeddings.dtype).to(embeddings.device));
-    }),
-  );
-  if (isCopy) return;
-  throw checkpointFault(source.fileOf(stored), stored, {
-    expected: 'the values of the token embeddings, which config.json ties it to',
-    received: 'others',
-    remedy: 'set tie_word_embeddings to false in config.json to keep both',
-  });
+  const embeddings = model.languageModel.embedTokens.weight;
+  const [numRows = 0, size = 1] = embeddings.shape;
+  const step = Math.max(1, Math.floor(HEAD_PIECE_BYTES / (4 * size)));
+  for (let row = 0; row < numRows; row += step) {
+    const count = Math.min(step, numRows - row);
+    const isCopy = scope(() =>
+      noGrad(() => {
+        const head = source.readRows(stored, row, count).to(embeddings.dtype).to(embeddings.device);
+        return equal(embeddings.detach().narrow(0, row, count), head);
+      }),
+    );
+    if (isCopy) continue;
+    throw checkpointFault(source.fileOf(stored), stored, {
+      expected: 'the values of the token embeddings, which config.json ties it to',
+      received: 'others',
+      remedy: 'set tie_word_embeddings to false in config.json to keep both',
+    });
+  }
 }
