@@ -2,6 +2,7 @@
 
 import type { Inspection } from '../models/gemma3n/index.js';
 
+type DeadFacts = NonNullable<Inspection['weights']>['dead'][number];
 type Row = readonly (string | number)[];
 
 const partNames = {
@@ -137,10 +138,7 @@ function weights({ weights: found }: Inspection): string {
     dead.length === 0
       ? 'no dead weights stored'
       : `${dead.length} dead tensors of sharing layers (${grouped(deadParameters)} parameters), ${allZero ? 'all zero' : 'not all zero'}:`,
-    ...list(
-      'dead',
-      dead.map(({ name, isZero }) => `${name}${isZero ? '' : ', not zero'}`),
-    ),
+    ...list('dead', deadLayers(dead)),
     ...verdict('warning: zero throughout', 'zero', zero),
     ...verdict(
       'warning: values that are no numbers',
@@ -165,6 +163,28 @@ function weights({ weights: found }: Inspection): string {
   function verdict(title: string, mark: string, names: readonly string[]): string[] {
     return names.length === 0 ? [] : [`${title}: ${names.length}`, ...list(mark, names)];
   }
+}
+
+/** Dead weights by name, with the layers that hold them: 'self_attn.k_proj.weight of layers 20-29'. */
+function deadLayers(dead: readonly DeadFacts[]): string[] {
+  const layersOf = new Map<string, number[]>();
+  for (const { name, isZero } of dead) {
+    const [, layer = '', rest = name] = /\.layers\.(\d+)\.(.+)$/.exec(name) ?? [];
+    const key = `${rest}${isZero ? '' : ', not zero,'}`;
+    layersOf.set(key, [...(layersOf.get(key) ?? []), Number(layer)]);
+  }
+  return [...layersOf].map(([key, layers]) => `${key} of layers ${rangesOf(layers)}`);
+}
+
+/** [1, 2, 3, 5] -> '1-3, 5' */
+function rangesOf(numbers: readonly number[]): string {
+  const ranges: [first: number, last: number][] = [];
+  for (const number of [...numbers].sort((a, b) => a - b)) {
+    const range = ranges.at(-1);
+    if (range?.[1] === number - 1) range[1] = number;
+    else ranges.push([number, number]);
+  }
+  return ranges.map(([first, last]) => (first === last ? `${first}` : `${first}-${last}`)).join(', ');
 }
 
 /** Columns as wide as their widest cell; numbers to the right. */

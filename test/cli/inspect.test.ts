@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { inspectionText } from '../../src/cli/inspection.js';
 import { inspectCheckpoint, type Inspection } from '../../src/models/gemma3n/index.js';
-import { zeros } from '../../src/tensor/index.js';
+import { randn, zeros } from '../../src/tensor/index.js';
 import { changedCopy, temporaryFolder } from '../models/load-files.js';
 import { readJson, referencePath } from '../models/text-reference.js';
 
@@ -62,6 +62,23 @@ describe('pipe inspect', () => {
     expect(pipe('inspect').status).toBe(2);
     expect(pipe('inspect', e2b, '--batch', '0')).toMatchObject({ status: 2, stdout: '' });
     expect(pipe('inspect', e2b, '--dtype', 'int4').stderr).toContain('dtype');
+  });
+
+  it('names dead weights with the layers that hold them', async () => {
+    const folder = await changedCopy('text-sharing', (tensors) => {
+      for (const layer of [3, 4, 5]) {
+        tensors.set(`model.layers.${layer}.self_attn.k_proj.weight`, zeros([16, 32]));
+        tensors.set(
+          `model.layers.${layer}.self_attn.v_proj.weight`,
+          layer === 4 ? randn([16, 32]) : zeros([16, 32]),
+        );
+      }
+    });
+    const text = inspectionText(await inspectCheckpoint(folder));
+    expect(text).toContain('6 dead tensors of sharing layers (3,072 parameters), not all zero:');
+    expect(text).toContain('  dead self_attn.k_proj.weight of layers 3-5\n');
+    expect(text).toContain('  dead self_attn.v_proj.weight of layers 3, 5\n');
+    expect(text).toContain('  dead self_attn.v_proj.weight, not zero, of layers 4\n');
   });
 
   it('warns of what is odd about weights', async () => {

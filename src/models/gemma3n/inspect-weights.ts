@@ -163,8 +163,10 @@ function lookAt(rows: Tensor, isMatrix: boolean): { largest: number; norm: numbe
   const largest = largestOfRows.amax().item();
   const zeros = isMatrix ? largestOfRows.eq(0).sum().item() : 0;
   if (!Number.isFinite(largest)) return { largest, norm: 0, zeros };
-  // scaled, so that squares neither overflow nor vanish in float32
-  const norm = largest === 0 ? 0 : vectorNorm(flat.div(largest)).item() * largest;
+  if (largest === 0) return { largest, norm: 0, zeros };
+  // scaled where squares would overflow or vanish in float32
+  const isPlain = largest > 1e-12 && largest < 1e12;
+  const norm = isPlain ? vectorNorm(flat).item() : vectorNorm(flat.div(largest)).item() * largest;
   return { largest, norm, zeros };
 }
 
