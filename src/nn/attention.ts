@@ -21,6 +21,7 @@ export interface Span {
 }
 
 const attention = op('aten::scaled_dot_product_attention');
+const attendLast = op('sluice::attend_last');
 const baddbmm = op('aten::baddbmm');
 const bmm = op('aten::bmm');
 const anyOf = op('aten::any.dim');
@@ -41,13 +42,16 @@ export function attend(q: Tensor, k: Tensor, v: Tensor, options: AttendOptions =
   const { mask, window = Infinity, dropout = 0 } = options;
   const [batch = 1, heads = 1, numQueries = 1, headDim = 1] = q.shape;
   const numKeys = k.shape[2] ?? 1;
-  if (numQueries === 1 && numKeys > window) {
-    const near = (x: Tensor, dim: number): Tensor => x.narrow(dim, numKeys - window, window);
-    return fused(q, near(k, 2), near(v, 2), mask && near(mask, 3), options);
-  }
-  if (q.device !== 'cpu' || numQueries === 1 || dropout > 0) return fused(q, k, v, mask, options);
-
   const { scale = headDim ** -0.5 } = options;
+  if (numQueries === 1) {
+    const near = (x: Tensor, dim: number): Tensor =>
+      numKeys > window ? x.narrow(dim, numKeys - window, window) : x;
+    const [keys, values, sees] = [near(k, 2), near(v, 2), mask && near(mask, 3)];
+    if (q.device !== 'cpu' || dropout > 0) return fused(q, keys, values, sees, options);
+    return attendLast(q, keys, values, sees, scale);
+  }
+  if (q.device !== 'cpu' || dropout > 0) return fused(q, k, v, mask, options);
+
   const scores = batch * heads * numQueries * Math.min(numKeys, window);
   const isProduct = q.dtype === 'bfloat16' && 2 * scores <= MOST_SCORE_BYTES;
   const size = Math.max(isProduct ? 128 : 64, 32 * Math.ceil(numQueries / MOST_BLOCKS / 32));

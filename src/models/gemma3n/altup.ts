@@ -5,12 +5,13 @@
 // [N, B, T, H]: mixing the copies of a token is then one small product of neighbours.
 
 import { Linear, Module, RmsNorm, parameter, roundTo } from '../../nn/index.js';
-import { type Tensor, empty, linear, noGrad, op, scope } from '../../tensor/index.js';
+import { type Tensor, empty, noGrad, op, scope } from '../../tensor/index.js';
 import type { TextConfig } from './config.js';
 
 const predictOp = op<[Tensor, Tensor]>('sluice::altup_predict');
 const correctOp = op<[Tensor, Tensor]>('sluice::altup_correct');
-const addcmul = op('aten::addcmul');
+const routeOp = op('sluice::altup_route');
+const innovateOp = op<[Tensor, Tensor]>('sluice::altup_innovate');
 const clamp_ = op('aten::clamp_');
 /** The same memory under another version counter, as Python's `.data`: writing it does not invalidate saved tensors. */
 const dataOf = op('aten::data');
@@ -29,8 +30,8 @@ export interface Correction {
   readonly innovation: Tensor;
   /** [B, T, N], each copy's share of it */
   readonly coefs: Tensor;
-  /** [B, T, H], the active copy corrected */
-  readonly active: Tensor;
+  /** [B, T, H], the active copy corrected, times the output scale if there is one */
+  readonly first: Tensor;
 }
 
 export class AltUp extends Module {
@@ -57,17 +58,18 @@ export class AltUp extends Module {
     const [batch = 1, length = 1] = all.shape;
     this.#clampPrediction();
 
-    const mixing = this.predictionCoefs.forward(this.#modalities(active)).view([batch, length, num, num]);
+    const mixing = this.#route(active, this.predictionCoefs.weight, 0).view([batch, length, num, num]);
     const [predictions, predicted] = predictOp(all, mixing, altupActiveIdx);
     return { all: predictions, active: predicted };
   }
 
   /** How to correct the predicted copies. @param activated [B, T, H], the layer's result for the active one */
   correction(predictions: Copies, activated: Tensor): Correction {
-    const innovation = activated.sub(predictions.active);
-    const coefs = linear(this.#modalities(activated), this.#clampedCorrection()).add(1);
-    const own = coefs.narrow(2, this.config.altupActiveIdx, 1);
-    return { innovation, coefs, active: addcmul(predictions.active, own, innovation) };
+    const { altupActiveIdx, altupCorrectScale } = this.config;
+    const coefs = this.#route(activated, this.#clampedCorrection(), 1);
+    const scale = altupCorrectScale ? this.correctOutputScale : null;
+    const [innovation, first] = innovateOp(activated, predictions.active, coefs, altupActiveIdx, scale);
+    return { innovation, coefs, first };
   }
 
   /** The copies corrected. @param addition [B, T, H], added to every copy but copy 0, whichever is active */
@@ -77,15 +79,11 @@ export class AltUp extends Module {
     return { all, active };
   }
 
-  /** @param active [B, T, H], the corrected active copy */
-  scaleCorrected(active: Tensor): Tensor {
-    return active.mul(this.correctOutputScale);
-  }
-
-  /** Router weights in (-1, 1). @returns [B, T, N] */
-  #modalities(x: Tensor): Tensor {
-    const inputs = this.routerNorm.forward(x).mul(roundTo(1 / this.config.hiddenSize, x.dtype));
-    return this.modalityRouter.forward(inputs).to('float32').tanh().to(x.dtype);
+  /** A product of router weights in (-1, 1) with learnt coefficients, and an addend. @param coefs [C, N] @returns [B, T, C] */
+  #route(x: Tensor, coefs: Tensor, addend: number): Tensor {
+    const { weight, eps } = this.routerNorm;
+    const scale = roundTo(1 / this.config.hiddenSize, x.dtype);
+    return routeOp(x, weight, this.modalityRouter.weight, coefs, eps, scale, addend);
   }
 
   /** In training the reference clamps the prediction's weight itself, frozen or not. */

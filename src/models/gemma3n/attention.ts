@@ -7,7 +7,7 @@ import { Linear, Module, RmsNorm, attend } from '../../nn/index.js';
 import type { Tensor } from '../../tensor/index.js';
 import { type TextConfig, sharesKv } from './config.js';
 import type { KeysValues, KvCache } from './kv-cache.js';
-import { type Rotation, rotate } from './rotary.js';
+import { type Rotation, normRotate } from './rotary.js';
 
 /** What a layer's queries meet. */
 export interface AttentionContext {
@@ -51,17 +51,18 @@ export class Attention extends Module {
   /** Queries of the last tokens against all keys. @param x [B, T, hidden] @returns [B, T, hidden] */
   forward(x: Tensor, { rotation, mask, keysValues }: AttentionContext): Tensor {
     const [batch = 1, length = 1] = x.shape;
+    const { numAttentionHeads, attentionDropout } = this.config;
 
-    const q_BTND = rotate(this.qNorm.forward(this.#heads(this.qProj.forward(x))), rotation);
+    const q_BNTD = normRotate(this.qProj.forward(x), this.qNorm, rotation, numAttentionHeads);
 
-    const dropout = this.training ? this.config.attentionDropout : 0;
-    const attended_BNTD = attend(q_BTND.transpose(1, 2), keysValues.keys, keysValues.values, {
+    const attended_BNTD = attend(q_BNTD, keysValues.keys, keysValues.values, {
       scale: 1,
-      dropout,
+      dropout: this.training ? attentionDropout : 0,
       window: this.#window,
       ...(mask && { mask }),
     });
-    return this.oProj.forward(attended_BNTD.transpose(1, 2).reshape([batch, length, -1]));
+    const attended_BTND = length === 1 ? attended_BNTD : attended_BNTD.transpose(1, 2);
+    return this.oProj.forward(attended_BTND.reshape([batch, length, -1]));
   }
 
   /** What this layer's queries and those of its sharing layers may see: these tokens, and those in the cache.
@@ -70,14 +71,11 @@ export class Attention extends Module {
     if (!this.kProj || !this.vProj || !this.kNorm || !this.vNorm) {
       throw new Error(`layer ${this.layer} shares keys and values, but none were given`);
     }
-    const k_BTKD = rotate(this.kNorm.forward(this.#heads(this.kProj.forward(x))), rotation);
-    const v_BTKD = this.vNorm.forward(this.#heads(this.vProj.forward(x)));
-    const fresh = { keys: k_BTKD.transpose(1, 2), values: v_BTKD.transpose(1, 2) };
+    const heads = this.config.numKeyValueHeads;
+    const fresh = {
+      keys: normRotate(this.kProj.forward(x), this.kNorm, rotation, heads),
+      values: normRotate(this.vProj.forward(x), this.vNorm, undefined, heads),
+    };
     return cache ? cache.append(this.layer, fresh) : fresh;
-  }
-
-  #heads(x: Tensor): Tensor {
-    const [batch = 1, length = 1] = x.shape;
-    return x.reshape([batch, length, -1, this.config.headDim]);
   }
 }

@@ -76,16 +76,14 @@ export class DecoderLayer extends Module {
     const laurel = this.laurel.forward(normed);
     const queryRotation = lastOnly ? lastRotation(rotation) : rotation;
     const output = this.selfAttn.forward(normed, { rotation: queryRotation, mask, keysValues });
-    const attended = active.add(this.postAttentionLayernorm.forward(output));
+    const attended = this.postAttentionLayernorm.addTo(active, output);
     const joined = attended.add(laurel).div(Math.SQRT2);
 
     const fed = this.mlp.forward(this.preFeedforwardLayernorm.forward(joined));
-    const activated = joined.add(this.postFeedforwardLayernorm.forward(fed));
+    const activated = this.postFeedforwardLayernorm.addTo(joined, fed);
     const correction = this.altup.correction(predictions, activated);
 
-    let first = correction.active;
-    if (this.config.altupCorrectScale) first = this.altup.scaleCorrected(first);
-    const chosen = this.#gated(this.perLayerInputGate.forward(first), perLayerInput);
+    const chosen = this.#gated(this.perLayerInputGate.forward(correction.first), perLayerInput);
     const addition = this.postPerLayerInputNorm.forward(this.perLayerProjection.forward(chosen));
 
     return { copies: this.altup.correct(predictions, correction, addition), keysValues };

@@ -2,7 +2,7 @@
 // A sliding layer keeps a ring of its window: a token's place in it is its index modulo the window, so that it takes the
 // place of the token that no later one sees. Keys carry their rotation, so that their order in memory does not matter.
 
-import { Tensor, cat, empty, keep, noGrad, ones, scope } from '../../tensor/index.js';
+import { Tensor, cat, empty, keep, noGrad, ones, op, scope } from '../../tensor/index.js';
 import type { LayerType, TextConfig } from './config.js';
 
 /** Keys and values, [batch, kvHeads, keys, headDim]. */
@@ -15,6 +15,8 @@ interface Stored extends KeysValues {
   /** Tokens that the buffers have room for: at most the window. */
   readonly capacity: number;
 }
+
+const put_ = op('sluice::put_');
 
 /** Its tensors live until `dispose`. Not for training. */
 export class KvCache {
@@ -149,7 +151,7 @@ function write({ capacity, ...stored }: Stored, fresh: KeysValues, start: number
         const piece = Math.min(count - done, capacity - place);
         for (const part of ['keys', 'values'] as const) {
           const source = piece === count ? fresh[part] : fresh[part].narrow(2, done, piece);
-          stored[part].narrow(2, place, piece).copy_(source);
+          put_(stored[part], source, 2, place);
         }
         done += piece;
       }

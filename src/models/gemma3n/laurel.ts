@@ -18,6 +18,6 @@ export class Laurel extends Module {
 
   /** @param x [batch, length, hidden] */
   forward(x: Tensor): Tensor {
-    return x.add(this.postLaurelNorm.forward(this.linearRight.forward(this.linearLeft.forward(x))));
+    return this.postLaurelNorm.addTo(x, this.linearRight.forward(this.linearLeft.forward(x)));
   }
 }

@@ -1,5 +1,6 @@
 // Rotary position embedding (arXiv:2104.09864), halves rotated against each other as Hugging Face stores them.
 
+import type { RmsNorm } from '../../nn/index.js';
 import { type Tensor, arange, cat, op, scope } from '../../tensor/index.js';
 import type { DType } from '../../tensor/index.js';
 import type { LayerType, RopeConfig, TextConfig } from './config.js';
@@ -15,6 +16,7 @@ export interface Rotation {
 export type Rotations = Readonly<Partial<Record<LayerType, Rotation>>>;
 
 const powScalar = op('aten::pow.Scalar');
+const normRotateOp = op('sluice::rms_norm_rotate');
 
 /** A rotation for each kind of layer that the configuration has. Angles are float32, the tables of the given dtype.
  *  @param positionIds int64 [batch or 1, length] */
@@ -42,9 +44,13 @@ export function lastRotation({ cos, signedSin }: Rotation): Rotation {
   return { cos: last(cos), signedSin: last(signedSin) };
 }
 
-/** @param x [batch, length, heads, headDim] */
-export function rotate(x: Tensor, { cos, signedSin }: Rotation): Tensor {
-  const half = (x.shape[3] ?? 0) / 2;
-  const swapped = cat([x.narrow(3, half, half), x.narrow(3, 0, half)], 3);
-  return x.mul(cos).add(swapped.mul(signedSin));
+/** Each head normed and, with a rotation, rotated.
+ *  @param x [batch, length, heads * headDim] @returns [batch, heads, length, headDim] */
+export function normRotate(
+  x: Tensor,
+  { weight, eps }: RmsNorm,
+  rotation: Rotation | undefined,
+  heads: number,
+): Tensor {
+  return normRotateOp(x, weight, rotation?.cos, rotation?.signedSin, eps, heads);
 }
