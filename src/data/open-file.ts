@@ -21,8 +21,9 @@ export class OpenFile implements AsyncDisposable {
     this.stamp = stamp;
   }
 
-  /** @throws {DataError} when there is no file of that name, or it cannot be read */
-  static async open(path: string): Promise<OpenFile> {
+  /** @param kind what is looked for, for the message
+   *  @throws {DataError} when there is no file of that name, or it cannot be read */
+  static async open(path: string, kind = 'Parquet file'): Promise<OpenFile> {
     let handle: FileHandle | undefined;
     try {
       handle = await open(path, 'r');
@@ -33,7 +34,7 @@ export class OpenFile implements AsyncDisposable {
       return new OpenFile(path, handle, { size, mtimeMs });
     } catch (cause) {
       await handle?.close();
-      throw openFault(path, cause);
+      throw openFault(path, kind, cause);
     }
   }
 
@@ -64,7 +65,7 @@ export class OpenFile implements AsyncDisposable {
   }
 }
 
-function openFault(path: string, cause: unknown): DataError {
+function openFault(path: string, kind: string, cause: unknown): DataError {
   const code = (cause as NodeJS.ErrnoException).code ?? '';
   const [received, remedy] = {
     ENOENT: ['no such file', 'correct the path'],
@@ -74,7 +75,7 @@ function openFault(path: string, cause: unknown): DataError {
     EMFILE: ['too many open files', 'raise the limit: ulimit -n 4096'],
   }[code] ?? [messageOf(cause), 'correct the path or the disk'];
   return new DataError(
-    { where: path, expected: 'a readable Parquet file', received: received!, remedy: remedy! },
+    { where: path, expected: `a readable ${kind}`, received: received!, remedy: remedy! },
     { cause },
   );
 }

@@ -6,15 +6,12 @@ import type { DecodedArray, FileMetaData, RowGroup, SchemaTree } from 'hyparquet
 import { assembleNested } from 'hyparquet/src/assemble.js';
 import { DEFAULT_PARSERS } from 'hyparquet/src/convert.js';
 import { DataError } from '../errors.js';
+import { chooseColumns, type ColumnChoice } from './column-choice.js';
 import { OpenFile, type Stamp } from './open-file.js';
 import { readFooter } from './parquet-footer.js';
 import { Budget, BYTES_A_VALUE, decodingReason, type ColumnChunk } from './parquet-checks.js';
 import { decodeChunk } from './parquet-pages.js';
-import { columnType, parseType, satisfies, typeText, type ColumnType } from './parquet-schema.js';
-
-/** The columns to read: their names, or their names with the types that they must have (see `parseType`);
- *  all of the file's when undefined. */
-export type ColumnChoice = readonly string[] | Readonly<Record<string, string>>;
+import { columnType, typeText } from './parquet-schema.js';
 
 export interface RowGroupInfo {
   readonly numRows: number;
@@ -66,7 +63,7 @@ export class ParquetFile {
   static async open(path: string, columns?: ColumnChoice): Promise<ParquetFile> {
     await using file = await OpenFile.open(path);
     const metadata = await readFooter(file);
-    return new ParquetFile(path, file.stamp, metadata, chooseColumns(parquetSchema(metadata), columns, path));
+    return new ParquetFile(path, file.stamp, metadata, chosenTrees(parquetSchema(metadata), columns, path));
   }
 
   /** Reads and decodes one row group; the descriptor is closed when this settles.
@@ -130,41 +127,10 @@ export class ParquetFile {
   }
 }
 
-function chooseColumns(schema: SchemaTree, choice: ColumnChoice | undefined, path: string): SchemaTree[] {
-  const types = new Map<string, ColumnType>();
-  for (const column of schema.children) types.set(column.element.name, columnType(column));
-  const expectations: Record<string, string> = isNames(choice)
-    ? Object.fromEntries(choice.map((name) => [name, 'any']))
-    : { ...(choice ?? Object.fromEntries([...types.keys()].map((name) => [name, 'any']))) };
-
-  const missing = Object.keys(expectations).filter((name) => !types.has(name));
-  if (missing.length > 0) {
-    throw new DataError({
-      where: path,
-      expected: `column${missing.length > 1 ? 's' : ''} ${missing.join(', ')}`,
-      received: `columns ${[...types].map(([name, type]) => `${name}: ${typeText(type)}`).join('; ')}`,
-      remedy: 'choose among those that exist',
-    });
-  }
-  for (const [name, text] of Object.entries(expectations)) {
-    const type = types.get(name)!;
-    if (!satisfies(type, parseType(text)) || typeText(type).includes('unsupported')) {
-      throw new DataError({
-        where: `${path}, column ${name}`,
-        expected: text === 'any' ? 'a type that can be read' : text,
-        received: typeText(type),
-        remedy:
-          text === 'any'
-            ? 'leave the column out by choosing others'
-            : 'correct the expected type, or the data',
-      });
-    }
-  }
-  return schema.children.filter(({ element }) => Object.hasOwn(expectations, element.name));
-}
-
-function isNames(choice: ColumnChoice | undefined): choice is readonly string[] {
-  return Array.isArray(choice);
+function chosenTrees(schema: SchemaTree, choice: ColumnChoice | undefined, path: string): SchemaTree[] {
+  const types = new Map(schema.children.map((column) => [column.element.name, columnType(column)]));
+  const chosen = chooseColumns(types, choice, path);
+  return schema.children.filter(({ element }) => chosen.has(element.name));
 }
 
 /** For each leaf of a column, the way to it from the root. */

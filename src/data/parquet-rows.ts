@@ -5,14 +5,9 @@ import { basename } from 'node:path';
 import { DataError } from '../errors.js';
 import type { Cursor } from '../flow/types.js';
 import { setField } from './cells.js';
+import { assertSameColumns, type ColumnChoice } from './column-choice.js';
 import { expandGlobs } from './glob.js';
-import {
-  ParquetFile,
-  RowGroupError,
-  type ColumnChoice,
-  type ColumnData,
-  type RowGroupInfo,
-} from './parquet-file.js';
+import { ParquetFile, RowGroupError, type ColumnData, type RowGroupInfo } from './parquet-file.js';
 import { OpenFile } from './open-file.js';
 import { heldBytes, readWindows, type Chunk, type Item, type LoadedChunk } from './windows.js';
 import type { Origin } from './types.js';
@@ -118,19 +113,6 @@ async function openFiles(
     });
   }
   return opened;
-}
-
-function assertSameColumns(first: ParquetFile, other: ParquetFile): void {
-  for (const name of new Set([...Object.keys(first.columns), ...Object.keys(other.columns)])) {
-    const [expected, received] = [first.columns[name], other.columns[name]];
-    if (expected === received) continue;
-    throw new DataError({
-      where: `${other.path}, column ${name}`,
-      expected: `${expected ?? 'no such column'}, as in ${first.path}`,
-      received: received ?? 'no such column',
-      remedy: 'read files of one kind, or choose the columns that all of them have',
-    });
-  }
 }
 
 function groupsOf(files: readonly ParquetFile[]): Group[] {

@@ -10,7 +10,7 @@
 
 import { messageOf } from '../errors.js';
 import { z } from '../schema.js';
-import type { ColumnChoice } from './parquet-file.js';
+import type { ColumnChoice } from './column-choice.js';
 import { fingerprintRows, planRows, readRows, type ParquetPlan } from './parquet-rows.js';
 import { parseType } from './parquet-schema.js';
 import {
@@ -23,7 +23,7 @@ import {
 } from './source-part.js';
 import type { Row } from './types.js';
 
-export type { ColumnChoice } from './parquet-file.js';
+export type { ColumnChoice } from './column-choice.js';
 export type { ParquetPlan } from './parquet-rows.js';
 export type { Explode, ShuffleOptions } from './source-part.js';
 
@@ -87,5 +87,5 @@ export function parquet(
   files: string | readonly string[],
   options: ParquetOptions & Partial<Explode<never, unknown>> = {},
 ): ParquetSource<unknown> {
-  return build({ files, ...options }) as ParquetSource<unknown>;
+  return build({ files, ...options });
 }

@@ -242,7 +242,7 @@ export function explodeRow(
   explode: NonNullable<WindowOptions['explode']>,
   where: () => string,
 ): unknown[] {
-  const values = [...explode(row, origin)];
+  const values: unknown[] = [...explode(row, origin)];
   if (values.length > 0) return values;
   throw new DataError({
     where: where(),
