@@ -48,7 +48,7 @@ export class Chat {
     const checked = checkTextOptions(this.#model, this.#processor, options);
     const messages: readonly MessageInput[] = [...this.#messages, { role: 'user', content }];
     this.#answer = undefined;
-    const example = await encodePrompt(this.#model, this.#processor, messages);
+    const example = await encodePrompt(this.#processor, messages);
     const numKept = this.#session.matching(example.inputIds);
     const rest = numKept > 0 ? after(example, numKept, this.#model.config) : example;
     const answer = (this.#answer = new Answer(example));

@@ -47,9 +47,7 @@ export async function generateTexts(
   options: GenerateTextOptions,
 ): Promise<GeneratedText[]> {
   const checked = checkTextOptions(model, processor, options);
-  const examples = await Promise.all(
-    conversations.map((messages) => encodePrompt(model, processor, messages)),
-  );
+  const examples = await Promise.all(conversations.map((messages) => encodePrompt(processor, messages)));
   const answers = examples.map((example) => new Answer(example));
   for await (const event of textEvents(model, processor, examples, checked)) {
     answers[event.row]!.add(event);
@@ -68,7 +66,7 @@ export async function* textStream(
   options: TextOptions,
 ): AsyncGenerator<string, GeneratedText, void> {
   const checked = checkTextOptions(model, processor, options);
-  const example = await encodePrompt(model, processor, messages);
+  const example = await encodePrompt(processor, messages);
   const answer = new Answer(example);
   for await (const event of textEvents(model, processor, [example], checked)) {
     answer.add(event);
@@ -77,14 +75,12 @@ export async function* textStream(
   return answer.result;
 }
 
-/** A conversation with the opening of the answer. @throws {TextError} when it fills the model's context */
+/** A conversation with the opening of the answer, however long: the model's context is its bound, not the tokenizer's. */
 export async function encodePrompt(
-  model: CausalLm,
   processor: Processor,
   messages: readonly MessageInput[],
 ): Promise<Example> {
-  const maxTokens = model.config.text.maxPositionEmbeddings - 1;
-  return processor.encode(messages, { addGenerationPrompt: true, labels: false, maxTokens });
+  return processor.encode(messages, { addGenerationPrompt: true, labels: false, maxTokens: Infinity });
 }
 
 /** A row's next token, and the text that is certain with it: '' while characters or stop strings are undecided. */
