@@ -2,7 +2,7 @@
 // weights and the sources' own orders.
 
 import { DataError } from '../errors.js';
-import type { Source, SourceFault, SourceItem } from '../flow/types.js';
+import type { Cursor, Source, SourceFault, SourceItem } from '../flow/types.js';
 import { type Part, definePart, isPart, make, part } from '../parts.js';
 import { decode, z } from '../schema.js';
 import { type Random, random } from './random.js';
@@ -43,6 +43,8 @@ export type MixSource<T> = Part<'source', undefined, Source<T>> &
     readonly summary: () => string;
     /** Checks the sources that can be checked before a run. */
     readonly plan: () => Promise<void>;
+    /** Changes with the sources' files, as far as they tell. */
+    readonly fingerprint: () => Promise<readonly unknown[]>;
   };
 
 /** What entries of these types give. */
@@ -71,7 +73,7 @@ const OPTIONS = z.strictObject({
 
 type Decoded = z.output<typeof OPTIONS>;
 
-type Made = Source<unknown> & Pick<MixSource<unknown>, 'counts' | 'plan' | 'summary'>;
+type Made = Source<unknown> & Pick<MixSource<unknown>, 'counts' | 'fingerprint' | 'plan' | 'summary'>;
 
 const definition = definePart({
   role: 'source',
@@ -93,22 +95,43 @@ export function mix<const E extends readonly MixEntry<unknown>[]>(
   // Not enumerable: a part is its options, and copies with other options are made of those.
   return Object.defineProperties(definition(given), {
     name: { value: 'mix' },
-    open: { value: (signal: AbortSignal) => itself().open(signal) },
+    open: { value: (signal: AbortSignal, from?: Cursor) => itself().open(signal, from) },
     counts: { value: () => itself().counts() },
     summary: { value: () => itself().summary() },
     plan: { value: async () => itself().plan() },
+    fingerprint: { value: async () => itself().fingerprint() },
   }) as unknown as MixSource<ItemOf<E[number]>>;
 }
 
 type Item = SourceItem<unknown> | SourceFault;
+
+/** Where a mix is: how often it has drawn, and where each source stands. */
+const CURSOR = z.strictObject({
+  draws: z.int().min(0),
+  sources: z.array(
+    z.strictObject({
+      /** Of the last item that it gave in this round; none before the first. */
+      last: z.unknown().optional(),
+      items: z.int().min(0),
+      rounds: z.int().min(0),
+      ended: z.boolean(),
+    }),
+  ),
+});
+
+type MixCursor = z.output<typeof CURSOR>;
 
 /** One source while it is read. */
 interface Reading {
   readonly source: Source<unknown>;
   readonly weight: number;
   iterator: AsyncIterator<Item> | undefined;
-  /** Since it was opened. */
+  /** Nothing has come since it was opened. */
   fresh: boolean;
+  /** The cursor of the last item of this round. */
+  last: Cursor;
+  /** It is to be opened at `last`, and that item has been given. */
+  returning: boolean;
   items: number;
   rounds: number;
 }
@@ -132,7 +155,8 @@ class Mix implements Made {
     if (Number.isFinite(Math.max(...most))) this.maxItemBytes = Math.max(...most);
   }
 
-  readonly open = (signal: AbortSignal): AsyncIterable<Item> => this.#read(signal);
+  readonly open = (signal: AbortSignal, from?: Cursor): AsyncIterable<Item> =>
+    this.#read(signal, from === undefined ? undefined : decode(CURSOR, from, 'mix: cursor'));
 
   readonly counts = (): readonly MixCount[] =>
     this.#options.sources.map(({ weight }, i) => {
@@ -147,26 +171,41 @@ class Mix implements Made {
     }
   };
 
+  readonly fingerprint = async (): Promise<readonly unknown[]> =>
+    Promise.all(
+      this.#sources.map(async (source) => {
+        const { fingerprint } = source as { fingerprint?: () => Promise<unknown> };
+        return typeof fingerprint === 'function' ? fingerprint.call(source) : null;
+      }),
+    );
+
   readonly summary = (): string =>
     `mixed ${this.counts()
       .map(({ name, items }, i) => `${items} of source ${i} (${name})`)
       .join(', ')}`;
 
-  async *#read(signal: AbortSignal): AsyncGenerator<Item, void, undefined> {
+  async *#read(signal: AbortSignal, from?: MixCursor): AsyncGenerator<Item, void, undefined> {
     const { sources, stop, seed } = this.#options;
-    const readings = sources.map(({ weight }, i): Reading => ({
-      source: this.#sources[i]!,
-      weight,
-      iterator: undefined,
-      fresh: false,
-      items: 0,
-      rounds: 0,
-    }));
+    const readings = sources.map(({ weight }, i): Reading => {
+      const { last, items = 0, rounds = 0 } = from?.sources[i] ?? {};
+      const source = this.#sources[i]!;
+      const returning = last !== undefined;
+      return { source, weight, iterator: undefined, fresh: false, last, returning, items, rounds };
+    });
     this.#readings = readings;
     const generator = random(seed);
-    const alive = new Set(readings);
+    let draws = from?.draws ?? 0;
+    for (let i = 0; i < draws; i++) generator.uint32();
+    const alive = new Set(readings.filter((_, i) => !from?.sources[i]?.ended));
     try {
       while (alive.size > 0) {
+        const before: MixCursor = {
+          draws: draws++,
+          sources: readings.map((reading) => {
+            const { last, items, rounds } = reading;
+            return { ...(last === undefined ? {} : { last }), items, rounds, ended: !alive.has(reading) };
+          }),
+        };
         const reading = draw(alive, generator);
         let item = await next(reading, signal, readings.indexOf(reading));
         if (!item) {
@@ -177,9 +216,13 @@ class Mix implements Made {
         }
         if (!item) continue;
         reading.items += 1;
-        // A source's cursor says nothing of where the mix is.
-        const { bytes, origin } = item;
-        yield 'error' in item ? { error: item.error, bytes, origin } : { value: item.value, bytes, origin };
+        reading.last = item.cursor;
+        // Where a source has no cursors, neither has the mix: it is read again up to where it stood.
+        const known = readings.every(
+          (each) => each.last !== undefined || each.items === 0 || !alive.has(each),
+        );
+        const { cursor: _own, ...rest } = item;
+        yield known ? { ...rest, cursor: before } : rest;
       }
     } finally {
       for (const { iterator } of readings) await iterator?.return?.();
@@ -191,8 +234,11 @@ class Mix implements Made {
  *  @throws {DataError} when it ends without any */
 async function next(reading: Reading, signal: AbortSignal, index: number): Promise<Item | undefined> {
   if (!reading.iterator) {
-    reading.iterator = reading.source.open(signal)[Symbol.asyncIterator]();
-    reading.fresh = true;
+    const { source, returning, last } = reading;
+    reading.iterator = source.open(signal, returning ? last : undefined)[Symbol.asyncIterator]();
+    reading.fresh = !returning;
+    if (returning) await reading.iterator.next();
+    reading.returning = false;
   }
   const result = await reading.iterator.next();
   if (!result.done) {
@@ -208,6 +254,7 @@ async function next(reading: Reading, signal: AbortSignal, index: number): Promi
     });
   }
   reading.iterator = undefined;
+  reading.last = undefined;
   reading.rounds += 1;
   return undefined;
 }
