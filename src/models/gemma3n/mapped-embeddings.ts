@@ -19,21 +19,46 @@ export type EmbeddingsPlace = (typeof EMBEDDINGS)[number];
 const PIECE_BYTES = 32 * 2 ** 20;
 
 /** Gives a model that was built `withDeferredTables` its tables: those that stay mapped from the file, and memory for the
- *  others. What a table is stored as is found in `copies`. */
+ *  others.
+ *  @param copies what is stored as which weight of the model
+ *  @returns what is left to copy */
 export function placeTables(
   model: Gemma3n,
   source: TensorSource,
   copies: Iterable<readonly [stored: string, target: Tensor]>,
   place: EmbeddingsPlace,
-): void {
+): [stored: string, target: Tensor][] {
   const storedAs = new Map(Array.from(copies, ([stored, target]) => [target, stored] as const));
   const mapped = new Set(place === 'device' ? [] : tablesToMap(model, source, storedAs, place));
   for (const [, module] of model.namedModules()) {
     if (!(module instanceof Embedding)) continue;
     const stored = storedAs.get(module.weight);
-    if (mapped.has(module) && stored !== undefined) module.useMapped(source.view(stored));
-    else module.allocate();
+    if (stored === undefined) throw new Error('an embedding that is no parameter');
+    storedAs.delete(module.weight);
+    if (mapped.has(module)) {
+      module.useMapped(source.view(stored));
+    } else {
+      module.allocate();
+      storedAs.set(module.weight, stored);
+    }
   }
+  return Array.from(storedAs, ([target, stored]) => [stored, target]);
+}
+
+/** Maps the tables of a model that are mapped already from another file.
+ *  @returns what is left to copy */
+export function remapTables(
+  model: Gemma3n,
+  source: TensorSource,
+  copies: Iterable<readonly [stored: string, target: Tensor]>,
+): [stored: string, target: Tensor][] {
+  const storedAs = new Map(Array.from(copies, ([stored, target]) => [target, stored] as const));
+  for (const table of mappedTables(model).values()) {
+    const { weight } = table;
+    table.useMapped(source.view(storedAs.get(weight) ?? ''));
+    storedAs.delete(weight);
+  }
+  return Array.from(storedAs, ([target, stored]) => [stored, target]);
 }
 
 /** The tables of a model that are mapped, by the name of their parameter. */

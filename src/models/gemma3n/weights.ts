@@ -13,10 +13,9 @@ import {
   type NamedTensor,
   type TensorSource,
 } from '../../checkpoint/index.js';
-import { mappedAs } from '../../nn/index.js';
 import { keep, noGrad, op, scope, type Tensor } from '../../tensor/index.js';
 import type { Gemma3n } from './model.js';
-import { type EmbeddingsPlace, mappedTables, placeTables } from './mapped-embeddings.js';
+import { type EmbeddingsPlace, placeTables, remapTables } from './mapped-embeddings.js';
 import { sharesKv, type Gemma3nConfig } from './config.js';
 
 const deadWeights = new WeakMap<Gemma3n, Map<string, Tensor>>();
@@ -31,15 +30,8 @@ export function loadWeights(model: Gemma3n, folder: string, place?: EmbeddingsPl
   const source = openWeights(folder);
   try {
     const { copies, dead, tiedHead } = planWeights(model, source, folder);
-    if (place) {
-      placeTables(model, source, copies, place);
-    } else {
-      const storedAs = new Map(copies.map(([stored, target]) => [target, stored]));
-      for (const table of mappedTables(model).values()) {
-        table.useMapped(source.view(storedAs.get(table.weight)!));
-      }
-    }
-    for (const [stored, target] of inFileOrder(model, source, copies)) source.copyInto(stored, target);
+    const rest = place ? placeTables(model, source, copies, place) : remapTables(model, source, copies);
+    for (const [stored, target] of inFileOrder(source, rest)) source.copyInto(stored, target);
     if (tiedHead !== undefined) refuseOtherHead(model, source, tiedHead);
     const kept = new Map(dead.map(([stored, name]) => [name, keep(source.read(stored))]));
     for (const tensor of deadWeights.get(model)?.values() ?? []) tensor.dispose();
@@ -49,19 +41,15 @@ export function loadWeights(model: Gemma3n, folder: string, place?: EmbeddingsPl
   }
 }
 
-/** What is to be copied, as the disk reads it best. Tables may have been given since the plan was made. */
-function inFileOrder(
-  model: Gemma3n,
-  source: TensorSource,
-  copies: WeightPlan['copies'],
-): (readonly [stored: string, target: Tensor])[] {
-  const targets = Array.from(model.namedParameters(), ([, target]) => target);
-  const pairs = copies.map(([stored], i) => [stored, targets[i]!] as const);
-  const begin = ([stored]: readonly [string, Tensor]): number => source.entry(stored).begin;
-  const file = ([stored]: readonly [string, Tensor]): string => source.fileOf(stored);
-  return pairs
-    .filter(([, target]) => mappedAs(target) === undefined)
-    .sort((a, b) => (file(a) < file(b) ? -1 : file(a) > file(b) ? 1 : begin(a) - begin(b)));
+/** As the disk reads it best. */
+function inFileOrder(source: TensorSource, copies: WeightPlan['copies']): WeightPlan['copies'] {
+  const placed = copies.map((copy) => ({
+    copy,
+    file: source.fileOf(copy[0]),
+    begin: source.entry(copy[0]).begin,
+  }));
+  placed.sort((a, b) => (a.file < b.file ? -1 : a.file > b.file ? 1 : a.begin - b.begin));
+  return placed.map(({ copy }) => copy);
 }
 
 /** Everything that a checkpoint of this model holds, by name: its parameters, then the dead weights it came with. */
