@@ -100,7 +100,7 @@ describe('mix', () => {
     };
     const failing: Source<string> = {
       name: 'failing',
-       
+
       async *open() {
         throw new Error('no disk');
       },
