@@ -1,5 +1,5 @@
 """Milliseconds of processor time that transformers' audio tower takes, forward, and forward and backward. Reads jobs from
-stdin, {"config", "clips", "frames", "dtype", "backward", "rounds"} a line, and answers each with a line.
+stdin, {"config", "clips", "frames", "backward", "rounds"} a line, and answers each with a line.
 """
 import json
 import sys
@@ -13,12 +13,12 @@ torch.set_num_threads(1)
 towers = {}
 
 
-def measure(config, clips, frames, dtype, backward, rounds):
-    key = json.dumps([config, dtype])
+def measure(config, clips, frames, backward, rounds):
+    key = json.dumps(config)
     if key not in towers:
         towers.clear()
         torch.manual_seed(0)
-        towers[key] = Gemma3nAudioEncoder(Gemma3nAudioConfig(**config)).eval().to(getattr(torch, dtype))
+        towers[key] = Gemma3nAudioEncoder(Gemma3nAudioConfig(**config)).eval()
     tower = towers[key]
     mel = torch.randn(clips, frames, config.get("input_feat_size", 128))
     padding = torch.zeros(clips, frames, dtype=torch.bool)
@@ -29,7 +29,7 @@ def measure(config, clips, frames, dtype, backward, rounds):
         with torch.set_grad_enabled(backward):
             features = tower(mel, padding).last_hidden_state
             if backward:
-                features.float().square().sum().backward()
+                features.square().sum().backward()
 
     step()
     begun = time.process_time()

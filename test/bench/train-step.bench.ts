@@ -136,9 +136,9 @@ async function startReference(python: string, dtype: string) {
   const ended = once(child, 'close');
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const answer = async (): Promise<{ ms: number }> => {
-    const { done, value } = await lines.next();
-    if (done) throw new Error('train_step.py ended early');
-    return JSON.parse(value) as { ms: number };
+    const line = await lines.next();
+    if (line.done) throw new Error('train_step.py ended early');
+    return JSON.parse(line.value) as { ms: number };
   };
   await answer(); // the model is there
   return {

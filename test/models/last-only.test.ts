@@ -58,7 +58,9 @@ function expectSame(model: CausalLm, inputs: ModelInputs, within = 1e-4): void {
         const last = inputs.positionIds?.narrow(1, length - 1, 1).add(step + 1);
         const next = { inputIds: ids(new Array<number[]>(batch).fill([id])), positionIds: last };
         const expected = model.hiddenStates(next, full);
-        expect(relativeMax(model.hiddenStates(next, lean, { lastOnly: true }), expected)).toBeLessThan(within);
+        expect(relativeMax(model.hiddenStates(next, lean, { lastOnly: true }), expected)).toBeLessThan(
+          within,
+        );
       }
     }),
   );

@@ -93,7 +93,7 @@ describe.each(['float32', 'bfloat16'] as const)('in %s', (dtype) => {
       [shape, [columns, size], ...(hasBias ? [[columns]] : [])],
       (x, weight, bias) => [linear(x, weight, bias)],
       (x, weight, bias) => [
-        bias ? x.matmul(weight!.transpose(0, 1)).add(bias) : x.matmul(weight!.transpose(0, 1)),
+        bias ? x.matmul(weight.transpose(0, 1)).add(bias) : x.matmul(weight.transpose(0, 1)),
       ],
     );
   });
@@ -112,7 +112,7 @@ describe.each(['float32', 'bfloat16'] as const)('in %s', (dtype) => {
       dtype,
       [[2, 3, size], [size], [2, 3, size]],
       (x, weight, residual) => [normAdd(x, weight, residual, EPS)],
-      (x, weight, residual) => [residual!.add(norm(x!, weight))],
+      (x, weight, residual) => [residual.add(norm(x, weight))],
     );
   });
 
@@ -128,9 +128,9 @@ describe.each(['float32', 'bfloat16'] as const)('in %s', (dtype) => {
         [[batch, tokens, heads * size], [size], [rows, tokens, 1, size], [rows, tokens, 1, size]],
         (x, weight, cos, sin) => [normRotate(x, weight, cos, sin, EPS, heads)],
         (x, weight, cos, sin) => {
-          const n = norm(x!.view([batch, tokens, heads, size]), weight);
+          const n = norm(x.view([batch, tokens, heads, size]), weight);
           const swapped = cat([n.narrow(3, half, half), n.narrow(3, 0, half)], 3);
-          return [n.mul(cos!).add(swapped.mul(sin!)).transpose(1, 2)];
+          return [n.mul(cos).add(swapped.mul(sin)).transpose(1, 2)];
         },
       );
     }
@@ -138,7 +138,7 @@ describe.each(['float32', 'bfloat16'] as const)('in %s', (dtype) => {
       dtype,
       [[batch, tokens, heads * size]],
       (x) => [normRotate(x, null, null, null, EPS, heads)],
-      (x) => [norm(x!.view([batch, tokens, heads, size])).transpose(1, 2)],
+      (x) => [norm(x.view([batch, tokens, heads, size])).transpose(1, 2)],
     );
   });
 
@@ -148,7 +148,7 @@ describe.each(['float32', 'bfloat16'] as const)('in %s', (dtype) => {
       [[2, 3, size]],
       (x) => [sparseGate(x, 0.75)],
       (x) => {
-        const off = x!.sub(x!.mean(-1, true));
+        const off = x.sub(x.mean(-1, true));
         return [off.sub(off.square().mean(-1, true).sqrt().mul(0.75)).relu()];
       },
     );
@@ -165,13 +165,13 @@ describe.each(['float32', 'bfloat16'] as const)('in %s', (dtype) => {
       [[2, 3, size], [size], [num, size], [outs, num]],
       (x, weight, router, coefs) => [route(x, weight, router, coefs, EPS, 0.25, addend)],
       (x, weight, router, coefs) => {
-        const routed = norm(x!, weight)
+        const routed = norm(x, weight)
           .mul(0.25)
-          .matmul(router!.transpose(0, 1))
+          .matmul(router.transpose(0, 1))
           .to('float32')
           .tanh()
           .to('float64');
-        return [routed.matmul(coefs!.transpose(0, 1)).add(addend)];
+        return [routed.matmul(coefs.transpose(0, 1)).add(addend)];
       },
     );
   });
@@ -185,8 +185,8 @@ describe.each(['float32', 'bfloat16'] as const)('in %s', (dtype) => {
       [[2, 3, 21], [2, 3, 21], [2, 3, num], ...(isScaled ? [[21]] : [])],
       (activated, predicted, coefs, scale) => innovate(activated, predicted, coefs, active, scale),
       (activated, predicted, coefs, scale) => {
-        const innovation = activated!.sub(predicted!);
-        const first = predicted!.add(coefs!.narrow(2, active, 1).mul(innovation));
+        const innovation = activated.sub(predicted);
+        const first = predicted.add(coefs.narrow(2, active, 1).mul(innovation));
         return [innovation, scale ? first.mul(scale) : first];
       },
     );
@@ -207,7 +207,7 @@ describe.each(['float32', 'bfloat16'] as const)('in %s', (dtype) => {
         dtype,
         [[batch, heads, 1, size], kv, kv],
         (q, k, v) => [attendLast(q, k, v, null, 0.3)],
-        (q, k, v) => [scaledDotProductAttention(q!, k!, v!, options)],
+        (q, k, v) => [scaledDotProductAttention(q, k, v, options)],
       );
       for (const rows of [1, batch]) {
         const mask = randn([rows, 1, 1, keys])
@@ -218,7 +218,7 @@ describe.each(['float32', 'bfloat16'] as const)('in %s', (dtype) => {
           dtype,
           [[batch, heads, 1, size], kv, kv],
           (q, k, v) => [attendLast(q, k, v, mask, 0.3)],
-          (q, k, v) => [scaledDotProductAttention(q!, k!, v!, { ...options, mask })],
+          (q, k, v) => [scaledDotProductAttention(q, k, v, { ...options, mask })],
         );
       }
     },
