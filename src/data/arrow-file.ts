@@ -6,7 +6,7 @@ import { Footer } from 'apache-arrow/ipc/metadata/file';
 import { DataError, messageOf } from '../errors.js';
 import { registerCodecs } from './arrow-codecs.js';
 import { damaged, readHeader, type Block, type Header } from './arrow-messages.js';
-import { columnTypes } from './arrow-schema.js';
+import { columnTypes, fieldsOf } from './arrow-schema.js';
 import { cellReader, type CellReader } from './arrow-values.js';
 import { setField } from './cells.js';
 import { chooseColumns, type ColumnChoice } from './column-choice.js';
@@ -63,7 +63,7 @@ export class ArrowFile {
     const types = columnTypes(schema, file.path);
     const chosen = chooseColumns(types, choice, file.path);
     this.columns = Object.fromEntries([...chosen].map((name) => [name, typeText(types.get(name)!)]));
-    this.#cells = schema.fields.flatMap(({ name, type }, column) =>
+    this.#cells = fieldsOf(schema.fields).flatMap(({ name, type }, column) =>
       chosen.has(name) ? [{ name, column, read: cellReader(type) }] : [],
     );
   }
@@ -135,9 +135,9 @@ class Feed {
 
   next(numRows: number): Data {
     this.#reader ??= RecordBatchReader.from(this.#chunks()).open({ autoDestroy: false });
-    const { value, done } = this.#reader.next();
-    if (done || !value) throw new Error('no record batch');
-    const { data } = value as { readonly data: Data };
+    const next = this.#reader.next();
+    if (next.done) throw new Error('no record batch');
+    const { data } = next.value as { readonly data: Data };
     if (data.length !== numRows) throw new RangeError(`${data.length} rows for ${numRows}`);
     return data;
   }

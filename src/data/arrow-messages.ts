@@ -67,7 +67,7 @@ export async function readHeader(file: OpenFile, start: number, end: number): Pr
   if (bodyBytes < 0) throw damaged(file, `a body of ${bodyBytes} bytes at byte ${start}`);
   if (start + block.length > end) throw cut(file, `a message at byte ${start} that goes on behind it`);
 
-  const type = message.headerType() as unknown as MessageHeader;
+  const type = message.headerType();
   if (type === MessageHeader.Schema) return { kind: 'schema', block };
   if (type === MessageHeader.RecordBatch) {
     const batch = parsing(file, start, () => message.header(new RecordBatch()) as RecordBatch | null);

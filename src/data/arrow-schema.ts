@@ -1,13 +1,13 @@
 // Types of Arrow columns in the words that Parquet's have (see `parseType`).
 
-import { DataType, Precision, type Field, type Schema } from 'apache-arrow';
+import { DataType, Precision, type Schema } from 'apache-arrow';
 import { DataError } from '../errors.js';
 import type { ColumnType } from './parquet-schema.js';
 
 /** @throws {DataError} when two columns have one name */
 export function columnTypes(schema: Schema, path: string): Map<string, ColumnType> {
   const types = new Map<string, ColumnType>();
-  for (const { name, type } of schema.fields) {
+  for (const { name, type } of fieldsOf(schema.fields)) {
     if (types.has(name)) {
       throw new DataError({
         where: `${path}, column ${name}`,
@@ -22,21 +22,36 @@ export function columnTypes(schema: Schema, path: string): Map<string, ColumnTyp
 }
 
 function columnType(type: DataType): ColumnType {
-  if (DataType.isDictionary(type)) return columnType(type.dictionary);
-  if (DataType.isMap(type)) return { name: 'map', items: fieldTypes(type.children[0]!.type as DataType) };
+  if (DataType.isDictionary(type)) return columnType(type.dictionary as DataType);
+  if (DataType.isMap(type)) return { name: 'map', items: memberTypes(membersOf(type)[0]!.type) };
   if (DataType.isList(type) || DataType.isLargeList(type) || DataType.isFixedSizeList(type)) {
-    return { name: 'list', items: [columnType(type.children[0]!.type)] };
+    return { name: 'list', items: memberTypes(type) };
   }
   if (DataType.isStruct(type)) {
-    const fields = type.children as Field[];
-    return { name: 'struct', fields: Object.fromEntries(fields.map((f) => [f.name, columnType(f.type)])) };
+    const fields = membersOf(type).map((field) => [field.name, columnType(field.type)] as const);
+    return { name: 'struct', fields: Object.fromEntries(fields) };
   }
-  if (DataType.isUnion(type)) return { name: 'union', items: fieldTypes(type) };
+  if (DataType.isUnion(type)) return { name: 'union', items: memberTypes(type) };
   return { name: primitiveName(type) };
 }
 
-function fieldTypes(type: DataType): ColumnType[] {
-  return ((type.children ?? []) as Field[]).map((field) => columnType(field.type));
+function memberTypes(type: DataType): ColumnType[] {
+  return membersOf(type).map((member) => columnType(member.type));
+}
+
+/** A field as this code sees it: the library's types say `any` where they nest. */
+export interface Member {
+  readonly name: string;
+  readonly type: DataType;
+}
+
+/** The fields in a type: a struct's, a union's, a list's one. */
+export function membersOf(type: DataType): readonly Member[] {
+  return fieldsOf((type.children ?? []) as readonly Member[]);
+}
+
+export function fieldsOf(fields: readonly unknown[]): readonly Member[] {
+  return fields as readonly Member[];
 }
 
 function primitiveName(type: DataType): string {

@@ -3,6 +3,7 @@
 
 import { type Data, DataType, DateUnit, Precision, TimeUnit, UnionMode, type Vector } from 'apache-arrow';
 import { uint16ToFloat64 } from 'apache-arrow/util/math';
+import { membersOf, type Member } from './arrow-schema.js';
 import { BadCell, setField } from './cells.js';
 
 /** Reads the value at a place of a column's data; byte arrays are views of it. */
@@ -22,7 +23,7 @@ export function cellReader(type: DataType): CellReader {
 
 function presentReader(type: DataType): CellReader {
   if (DataType.isNull(type)) return () => null;
-  if (DataType.isDictionary(type)) return dictionaryReader(type.dictionary);
+  if (DataType.isDictionary(type)) return dictionaryReader(type.dictionary as DataType);
   if (DataType.isInt(type) || DataType.isDuration(type) || DataType.isTime(type)) return numberAt;
   if (DataType.isFloat(type)) {
     if (type.precision !== Precision.HALF) return numberAt;
@@ -41,12 +42,12 @@ function presentReader(type: DataType): CellReader {
   if (DataType.isUtf8View(type)) return (data, index) => textOf(viewedBytesAt(data, index));
   if (DataType.isBinaryView(type)) return viewedBytesAt;
   if (DataType.isFixedSizeBinary(type)) return fixedBytesReader(type.byteWidth);
-  if (DataType.isList(type) || DataType.isLargeList(type)) return listReader(type.children[0]!.type);
-  if (DataType.isFixedSizeList(type)) return fixedListReader(type.children[0]!.type, type.listSize);
-  if (DataType.isMap(type)) return mapReader(type.children[0]!.type as DataType);
+  if (DataType.isList(type) || DataType.isLargeList(type)) return listReader(membersOf(type)[0]!.type);
+  if (DataType.isFixedSizeList(type)) return fixedListReader(membersOf(type)[0]!.type, type.listSize);
+  if (DataType.isMap(type)) return mapReader(membersOf(type)[0]!.type);
   if (DataType.isStruct(type)) return structReader(type);
-  if (DataType.isUnion(type)) return unionReader(type.children, type.mode === UnionMode.Dense);
-  throw new TypeError(`no values of type ${String(type)}`); // refused with the schema
+  if (DataType.isUnion(type)) return unionReader(membersOf(type), type.mode === UnionMode.Dense);
+  throw new TypeError('no values of this type'); // refused with the schema
 }
 
 function numberAt({ values }: Data, index: number): unknown {
@@ -98,10 +99,15 @@ function decimalReader(scale: number, words: number): CellReader {
 }
 
 function bytesAt({ values, valueOffsets }: Data, index: number): Uint8Array | BadCell {
-  const begin = Number(valueOffsets[index] ?? NaN);
-  const end = Number(valueOffsets[index + 1] ?? NaN);
+  const [begin, end] = rangeAt(valueOffsets, index);
   const bytes = values as Uint8Array;
   return begin >= 0 && begin <= end && end <= bytes.length ? bytes.subarray(begin, end) : outside();
+}
+
+/** Where a value of any length lies; NaN, which is in no range, where the offsets end before it. */
+function rangeAt(offsets: unknown, index: number): readonly [begin: number, end: number] {
+  const { [index]: begin = NaN, [index + 1]: end = NaN } = offsets as Numbers;
+  return [Number(begin), Number(end)];
 }
 
 function viewedBytesAt({ values, variadicBuffers }: Data, index: number): Uint8Array | BadCell {
@@ -137,8 +143,7 @@ function textOf(bytes: Uint8Array | BadCell): string | BadCell {
 function listReader(type: DataType): CellReader {
   const read = cellReader(type);
   return ({ valueOffsets, children }, index) => {
-    const begin = Number(valueOffsets[index] ?? NaN);
-    const end = Number(valueOffsets[index + 1] ?? NaN);
+    const [begin, end] = rangeAt(valueOffsets, index);
     return readRange(children[0] as Data, begin, end, read);
   };
 }
@@ -156,10 +161,7 @@ function readRange(child: Data, begin: number, end: number, read: CellReader): u
 }
 
 function structReader(type: DataType): CellReader {
-  const fields = (type.children ?? []).map(({ name, type: of }) => ({
-    name: String(name),
-    read: cellReader(of as DataType),
-  }));
+  const fields = membersOf(type).map(({ name, type: of }) => ({ name, read: cellReader(of) }));
   return ({ children }, index) => {
     const cells: Record<string, unknown> = {};
     fields.forEach(({ name, read }, i) => setField(cells, name, read(children[i] as Data, index)));
@@ -169,12 +171,11 @@ function structReader(type: DataType): CellReader {
 
 /** Entries become an object's fields, as Parquet's maps do. */
 function mapReader(entry: DataType): CellReader {
-  const [readKey, readValue] = (entry.children ?? []).map(({ type }) => cellReader(type as DataType));
+  const [readKey, readValue] = membersOf(entry).map(({ type }) => cellReader(type));
   return ({ valueOffsets, children }, index) => {
     const entries = children[0] as Data;
     const [keys, values] = entries.children as [Data, Data];
-    const begin = valueOffsets[index] ?? NaN;
-    const end = valueOffsets[index + 1] ?? NaN;
+    const [begin, end] = rangeAt(valueOffsets, index);
     if (!(begin >= 0 && begin <= end && end <= entries.length)) return outside();
     const object: Record<string, unknown> = {};
     for (let i = begin; i < end; i++) setField(object, String(readKey!(keys, i)), readValue!(values, i));
@@ -182,14 +183,16 @@ function mapReader(entry: DataType): CellReader {
   };
 }
 
-function unionReader(members: readonly { readonly type: DataType }[], dense: boolean): CellReader {
+function unionReader(members: readonly Member[], dense: boolean): CellReader {
   const readers = members.map(({ type }) => cellReader(type));
   return ({ type, typeIds, valueOffsets, children }, index) => {
     const { typeIdToChildIndex } = type as unknown as { typeIdToChildIndex: Record<number, number> };
-    const member = typeIdToChildIndex[typeIds[index] ?? NaN];
-    const read = readers[member ?? NaN];
-    if (member === undefined || !read) return new BadCell('a member that its union does not have');
-    return read(children[member] as Data, dense ? (valueOffsets[index] ?? NaN) : index);
+    const id = (typeIds as ArrayLike<number>)[index] ?? NaN;
+    const member = typeIdToChildIndex[id] ?? NaN;
+    const read = readers[member];
+    if (!read) return new BadCell('a member that its union does not have');
+    const place = dense ? ((valueOffsets as ArrayLike<number>)[index] ?? NaN) : index;
+    return read(children[member] as Data, place);
   };
 }
 
@@ -198,12 +201,12 @@ function dictionaryReader(type: DataType): CellReader {
   // A batch holds one dictionary, and most of a file's batches the same.
   const decoded = new WeakMap<Vector, unknown[]>();
   return (data, index) => {
-    const dictionary = data.dictionary as Vector | undefined;
+    const dictionary = data.dictionary;
     if (!dictionary) return new BadCell('a dictionary that is missing');
     let values = decoded.get(dictionary);
     if (!values) {
       values = [];
-      for (const chunk of dictionary.data) {
+      for (const chunk of dictionary.data as readonly Data[]) {
         for (let i = 0; i < chunk.length; i++) values.push(read(chunk, i));
       }
       decoded.set(dictionary, values);

@@ -41,6 +41,8 @@ export interface WindowOptions {
   readonly readAhead: boolean;
   readonly maxItemBytes: number;
   readonly explode?: ((row: unknown, origin: Origin) => Iterable<unknown>) | undefined;
+  /** Values are not the source's own: they are passed on uncopied. */
+  readonly asTheyAre?: boolean;
 }
 
 export type Item = SourceItem<unknown> | SourceFault;
@@ -198,12 +200,12 @@ async function loadWindow<C extends Chunk>(
   for (const i of window.members) {
     const chunk = loaded.get(i)!;
     for (let row = 0; row < chunks[i]!.numRows; row++) {
-      if (options.explode) entries.push(...(await explodedEntries(chunk, row, options.explode)));
+      if (options.explode) entries.push(...(await explodedEntries(chunk, row, options)));
       else entries.push({ chunk, row });
     }
   }
   const order = window.keys && permutation(entries.length, random(...window.keys, 1));
-  const { shardIndex, numShards, maxItemBytes } = options;
+  const { shardIndex, numShards } = options;
   const { epoch, number, position, firstIndex } = window;
   return {
     *items() {
@@ -212,7 +214,7 @@ async function loadWindow<C extends Chunk>(
       for (let index = firstIndex; index < entries.length; index++) {
         if ((before + index) % numShards !== shardIndex) continue;
         const entry = entries[order ? order[index]! : index]!;
-        yield itemOf(entry, maxItemBytes, { epoch, window: number, index, before });
+        yield itemOf(entry, options, { epoch, window: number, index, before });
       }
     },
   };
@@ -221,13 +223,14 @@ async function loadWindow<C extends Chunk>(
 async function explodedEntries(
   chunk: LoadedChunk,
   row: number,
-  explode: NonNullable<WindowOptions['explode']>,
+  { explode, asTheyAre }: WindowOptions,
 ): Promise<Entry[]> {
   try {
     const where = () => chunk.describe(row);
     const value = chunk.rowAt(row);
-    const cells = cleanCells(value instanceof Promise ? await value : value, 'view', where);
-    const values = explodeRow(cells, chunk.originOf(row), explode, where);
+    const given: unknown = value instanceof Promise ? await value : value;
+    const cells = asTheyAre ? given : cleanCells(given, 'view', where);
+    const values = explodeRow(cells, chunk.originOf(row), explode!, where);
     return values.map((part) => ({ chunk, row, made: { value: part } }));
   } catch (thrown) {
     return [{ chunk, row, made: { error: errorOf(thrown) } }];
@@ -252,7 +255,11 @@ export function explodeRow(
   });
 }
 
-function itemOf(entry: Entry, maxItemBytes: number, cursor: WindowCursor): Item | Promise<Item> {
+function itemOf(
+  entry: Entry,
+  { maxItemBytes, asTheyAre }: WindowOptions,
+  cursor: WindowCursor,
+): Item | Promise<Item> {
   const { chunk, row, made } = entry;
   const origin = chunk.originOf(row);
   const fault = (error: unknown): Item => ({ error: errorOf(error), bytes: 0, origin, cursor });
@@ -260,7 +267,7 @@ function itemOf(entry: Entry, maxItemBytes: number, cursor: WindowCursor): Item 
     try {
       const where = () => chunk.describe(row);
       const bytes = weigh(value, maxItemBytes, where);
-      return { value: cleanCells(value, 'copy', where), bytes, origin, cursor };
+      return { value: asTheyAre ? value : cleanCells(value, 'copy', where), bytes, origin, cursor };
     } catch (error) {
       return fault(error);
     }

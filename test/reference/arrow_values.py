@@ -1,4 +1,4 @@
-"""Writes fixtures/arrow: one table of every type that is read, as file and stream, in the clear and compressed.
+"""Writes fixtures/arrow (one table of every type that is read, as file and stream, in the clear and compressed) and fixtures/jsonl.
 
     python test/reference/arrow_values.py      (pyarrow 21 or later)
 """
@@ -113,3 +113,22 @@ write("intervals.arrow", pa.table({"id": pa.array([1], pa.int32()), "wait": pa.a
 union = pa.UnionArray.from_dense(pa.array([0, 1, 0], pa.int8()), pa.array([0, 0, 1], pa.int32()), [pa.array([7, 8], pa.int32()), pa.array(["seven"])])
 broken = pa.StringArray.from_buffers(3, pa.py_buffer(b"\x00\x00\x00\x00\x02\x00\x00\x00\x04\x00\x00\x00\x06\x00\x00\x00"), pa.py_buffer(b"ok\xff\xfeok"))
 write("union-broken-text.arrow", pa.table({"either": union, "text": broken}))
+
+# Batches to shuffle.
+many = pa.table({"id": pa.array(range(30), pa.int32()), "blob": pa.array([f"blob {i}" for i in range(30)])})
+write("many.arrow", many, rows=4)
+
+# JSON lines as the zstd tool packs them.
+lines = "".join(f'{{"id": {i}, "text": "row {i} of many"}}\n' for i in range(2000))
+(OUT.parent / "jsonl").mkdir(exist_ok=True)
+with pa.CompressedOutputStream(str(OUT.parent / "jsonl" / "rows.jsonl.zst"), "zstd") as out:
+    out.write(lines.encode())
+
+# Streams of batches that each replace the dictionary before.
+word_schema = pa.schema([("id", pa.int32()), ("word", pa.dictionary(pa.int8(), pa.string()))])
+for name, first, end in [("words-a.arrow", 0, 11), ("words-b.arrow", 11, 23)]:
+    with pa.ipc.new_stream(str(OUT / name), word_schema) as writer:
+        for at in range(first, end, 4):
+            ids = list(range(at, min(at + 4, end)))
+            words = pa.DictionaryArray.from_arrays(pa.array(range(len(ids)), pa.int8()), pa.array([f"word {i}" for i in ids]))
+            writer.write_batch(pa.record_batch([pa.array(ids, pa.int32()), words], schema=word_schema))
