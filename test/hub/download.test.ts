@@ -168,7 +168,14 @@ describe('an interrupted download', () => {
     const ranges = hub.calls
       .filter(({ host, path }) => host === 'storage' && path.includes(sha256(weights)))
       .map(({ range }) => range);
-    expect(ranges).toEqual([undefined, 'bytes=100000-', 'bytes=200000-']);
+    // What was on its way when a connection breaks may be lost with it.
+    const starts = ranges.map((range) => Number(/^bytes=(\d+)-$/.exec(range ?? 'bytes=0-')?.[1]));
+    expect(starts).toHaveLength(3);
+    expect(starts[0]).toBe(0);
+    expect(starts[1]).toBeGreaterThan(0);
+    expect(starts[1]).toBeLessThanOrEqual(100_000);
+    expect(starts[2]).toBeGreaterThan(starts[1]!);
+    expect(starts[2]).toBeLessThanOrEqual(200_000);
   });
 
   test('goes on in another process: what was there is kept, hashed, and completed', async () => {
@@ -186,13 +193,15 @@ describe('an interrupted download', () => {
     );
     const blobs = join(settings.cacheFolder, 'models--someone--tiny/blobs');
     const partial = fs.readdirSync(blobs).find((name) => name.endsWith('.incomplete'))!;
-    expect(fs.statSync(join(blobs, partial)).size).toBe(120_000);
+    const kept = fs.statSync(join(blobs, partial)).size;
+    expect(kept).toBeGreaterThan(0);
+    expect(kept).toBeLessThanOrEqual(120_000);
 
     hub.rules.length = 0;
     hub.calls.length = 0;
     const folder = await folderOf(settings);
     expect(read(folder, 'model.safetensors').equals(weights)).toBe(true);
-    expect(hub.downloads('model.safetensors').map(({ range }) => range)).toEqual(['bytes=120000-']);
+    expect(hub.downloads('model.safetensors').map(({ range }) => range)).toEqual([`bytes=${kept}-`]);
     expect(fs.readdirSync(blobs).some((name) => name.includes('incomplete'))).toBe(false);
   });
 
