@@ -2,11 +2,14 @@
 // Between reads no descriptor is open.
 
 import { type Data, RecordBatchReader, type RecordBatchStreamReader, type Schema } from 'apache-arrow';
+import { Footer as RawFooter } from 'apache-arrow/fb/footer';
 import { Footer } from 'apache-arrow/ipc/metadata/file';
-import { DataError, messageOf } from '../errors.js';
+import { ByteBuffer } from 'flatbuffers';
+import { DataError, messageOf, SluiceError } from '../errors.js';
 import { registerCodecs } from './arrow-codecs.js';
 import { damaged, readHeader, type Block, type Header } from './arrow-messages.js';
 import { columnTypes, fieldsOf } from './arrow-schema.js';
+import { verifyFooter } from './arrow-verify.js';
 import { cellReader, type CellReader } from './arrow-values.js';
 import { setField } from './cells.js';
 import { chooseColumns, type ColumnChoice } from './column-choice.js';
@@ -75,13 +78,12 @@ export class ArrowFile {
     await using file = await OpenFile.open(path, 'Arrow file');
     const layout = await readLayout(file);
     const bytes = await file.read(layout.schema.start, layout.schema.length);
-    let schema: Schema;
     try {
-      schema = RecordBatchReader.from(bytes).open().schema;
+      return new ArrowFile(file, layout, RecordBatchReader.from(bytes).open().schema, columns);
     } catch (cause) {
+      if (cause instanceof SluiceError) throw cause;
       throw damaged(file, `a schema that cannot be read (${messageOf(cause)})`, cause);
     }
-    return new ArrowFile(file, layout, schema, columns);
   }
 
   /** A reader of the file's batches, which keeps the dictionaries of the last batch. */
@@ -205,7 +207,9 @@ async function readFileLayout(file: OpenFile): Promise<Layout> {
   const end = size - 10 - footerBytes;
   let blocks: { readonly offset: number }[];
   try {
-    const footer = Footer.decode(await file.read(end, footerBytes));
+    const bytes = await file.read(end, footerBytes);
+    verifyFooter(RawFooter.getRootAsFooter(new ByteBuffer(bytes)), footerBytes);
+    const footer = Footer.decode(bytes);
     // Both kinds in the order of the file, in which they were written.
     blocks = [...footer.dictionaryBatches(), ...footer.recordBatches()];
   } catch (cause) {

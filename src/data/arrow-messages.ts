@@ -5,8 +5,10 @@ import { MessageHeader } from 'apache-arrow';
 import { Message } from 'apache-arrow/fb/message';
 import { DictionaryBatch } from 'apache-arrow/fb/dictionary-batch';
 import { RecordBatch } from 'apache-arrow/fb/record-batch';
+import { Schema } from 'apache-arrow/fb/schema';
 import { ByteBuffer } from 'flatbuffers';
-import { DataError } from '../errors.js';
+import { DataError, messageOf } from '../errors.js';
+import { verifyLengths, verifySchema } from './arrow-verify.js';
 import type { OpenFile } from './open-file.js';
 
 /** One message with its body, as it lies in the file. */
@@ -68,13 +70,16 @@ export async function readHeader(file: OpenFile, start: number, end: number): Pr
   if (start + block.length > end) throw cut(file, `a message at byte ${start} that goes on behind it`);
 
   const type = message.headerType();
-  if (type === MessageHeader.Schema) return { kind: 'schema', block };
+  if (type === MessageHeader.Schema) {
+    parsing(file, start, () => verifySchema(message.header(new Schema()) as Schema, headerBytes));
+    return { kind: 'schema', block };
+  }
   if (type === MessageHeader.RecordBatch) {
     const batch = parsing(file, start, () => message.header(new RecordBatch()) as RecordBatch | null);
     if (!batch) throw damaged(file, `no record batch at byte ${start}`);
     const numRows = Number(batch.length());
     const bytes = await decodedBytes(file, batch, block, bodyBytes, headerBytes);
-    if (!(numRows >= 0 && numRows < 2 ** 31)) throw damaged(file, `${numRows} rows at byte ${start}`);
+    parsing(file, start, () => verifyLengths(batch, bytes));
     return { kind: 'batch', block, numRows, bytes };
   }
   if (type === MessageHeader.DictionaryBatch) {
@@ -86,6 +91,7 @@ export async function readHeader(file: OpenFile, start: number, end: number): Pr
     const data = dictionary?.data();
     if (!dictionary || !data) throw damaged(file, `no dictionary at byte ${start}`);
     const bytes = await decodedBytes(file, data, block, bodyBytes, headerBytes);
+    parsing(file, start, () => verifyLengths(data, bytes));
     return { kind: 'dictionary', block, id: dictionary.id(), isDelta: dictionary.isDelta(), bytes };
   }
   return { kind: 'other', block };
@@ -127,7 +133,7 @@ function parsing<T>(file: OpenFile, start: number, parse: () => T): T {
   try {
     return parse();
   } catch (cause) {
-    throw damaged(file, `a header at byte ${start} that cannot be read`, cause);
+    throw damaged(file, `a header at byte ${start} that cannot be read (${messageOf(cause)})`, cause);
   }
 }
 
