@@ -82,10 +82,9 @@ export function workOfForward(text: TextConfig, load: Load): number {
   const tokens = load.batch * piece;
   const layers = text.layerTypes.map((_, layer) => {
     const I = text.intermediateSize[layer] ?? 0;
-    const isSparse = (text.activationSparsityPattern[layer] ?? 0) > 0;
-    const ofKeys = sharesKv(text, layer) ? 0 : 9 * K;
+    const ofKeys = sharesKv(text, layer) ? 0 : 5 * K;
     const { kept, passing } = attention(text, layer, load, piece);
-    return tokens * ((2 * N + 24) * H + R + 2 * P + 7 * Q + ofKeys + (isSparse ? 6 : 3) * I) + kept + passing;
+    return tokens * ((2 * N + 12) * H + R + 2 * P + 4 * Q + ofKeys + 3 * I) + kept + passing;
   });
   // later layers see the last token alone
   const whole = 1 + text.kvSources.findLastIndex((source, layer) => source === layer);
