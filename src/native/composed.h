@@ -22,4 +22,11 @@ inline at::Tensor productOf(const at::Tensor& x, const at::Tensor& weight) {
   return op.call(x, weight, std::nullopt);
 }
 
+/// gated.cc
+inline at::Tensor geluMul(const at::Tensor& gate, const at::Tensor& up) {
+  using Gate = at::Tensor(const at::Tensor&, const at::Tensor&);
+  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("sluice::gelu_mul", "").typed<Gate>();
+  return op.call(gate, up);
+}
+
 }  // namespace sluice

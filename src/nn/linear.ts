@@ -20,6 +20,11 @@ export class Linear extends Module {
     this.bias = options.bias ? parameter(empty([outFeatures])) : undefined;
   }
 
+  /** Whether `forward` is the product with `weight`, and `bias`, and nothing else: then others may compute it their way. */
+  get isPlain(): boolean {
+    return this.forward === Linear.prototype.forward;
+  }
+
   /** @param x [..., inFeatures] @returns [..., outFeatures] */
   forward(x: Tensor): Tensor {
     return linear(x, this.weight, this.bias);

@@ -6,6 +6,7 @@ import {
   type DType,
   type Tensor,
   cat,
+  gelu,
   grad,
   liveTensors,
   manualSeed,
@@ -22,6 +23,7 @@ const linear = op('sluice::linear');
 const normAdd = op('sluice::rms_norm_add');
 const normRotate = op('sluice::rms_norm_rotate');
 const sparseGate = op('sluice::sparse_gate');
+const sparseGeluUp = op('sluice::sparse_gelu_up');
 const route = op('sluice::altup_route');
 const innovate = op<[Tensor, Tensor]>('sluice::altup_innovate');
 const attendLast = op('sluice::attend_last');
@@ -151,6 +153,23 @@ describe.each(['float32', 'bfloat16'] as const)('in %s', (dtype) => {
         const off = x.sub(x.mean(-1, true));
         return [off.sub(off.square().mean(-1, true).sqrt().mul(0.75)).relu()];
       },
+    );
+  });
+
+  it.each([
+    [1, 512, 2048],
+    [3, 40, 50],
+    [130, 19, 33],
+  ])('sparse_gelu_up takes %i tokens of %i numbers to %i units, most of them cut', (tokens, size, units) => {
+    compare(
+      dtype,
+      [
+        [1, tokens, units],
+        [1, tokens, size],
+        [units, size],
+      ],
+      (gate, x, weight) => [sparseGeluUp(gate!.sub(1).relu(), x, weight)],
+      (gate, x, weight) => [gelu(gate!.sub(1).relu(), 'tanh').mul(x!.matmul(weight!.transpose(0, 1)))],
     );
   });
 

@@ -7,6 +7,10 @@ import type { TextConfig } from './config.js';
 
 const erfinv = op('aten::erfinv');
 const sparseGate = op('sluice::sparse_gate');
+const sparseGeluUp = op('sluice::sparse_gelu_up');
+
+/** From this share of units cut on, it saves time to compute the others' products one by one. */
+const SPARSE = 0.8;
 
 export class Mlp extends Module {
   gateProj: Linear;
@@ -15,6 +19,8 @@ export class Mlp extends Module {
   readonly #gated: (gate: Tensor, up: Tensor) => Tensor;
   /** Standard deviations above the mean where the gate is cut; undefined on dense layers. */
   readonly #cutoff: number | undefined;
+  /** Whether so few units are left that their products are worth computing one by one. */
+  readonly #isFew: boolean;
 
   constructor(config: TextConfig, layer: number) {
     super();
@@ -25,13 +31,26 @@ export class Mlp extends Module {
     this.downProj = new Linear(intermediateSize, config.hiddenSize);
     this.#gated = gated(config.hiddenActivation);
     this.#cutoff = sparsity > 0 ? normalQuantile(sparsity) : undefined;
+    this.#isFew = sparsity >= SPARSE && config.hiddenActivation === 'gelu_pytorch_tanh';
   }
 
   /** @param x [batch, length, hidden] */
   forward(x: Tensor): Tensor {
     const gate = this.gateProj.forward(x);
-    const open = this.#cutoff === undefined ? gate : sparseGate(gate, roundTo(this.#cutoff, gate.dtype));
-    return this.downProj.forward(this.#gated(open, this.upProj.forward(x)));
+    return this.downProj.forward(
+      this.#cutoff === undefined ? this.#gateAll(gate, x) : this.#gateFew(gate, x),
+    );
+  }
+
+  #gateAll(gate: Tensor, x: Tensor): Tensor {
+    return this.#gated(gate, this.upProj.forward(x));
+  }
+
+  #gateFew(gate: Tensor, x: Tensor): Tensor {
+    const open = sparseGate(gate, roundTo(this.#cutoff ?? 0, gate.dtype));
+    return this.#isFew && this.upProj.isPlain
+      ? sparseGeluUp(open, x, this.upProj.weight)
+      : this.#gateAll(open, x);
   }
 }
 

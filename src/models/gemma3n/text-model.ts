@@ -169,26 +169,30 @@ export class TextModel extends Module {
     const ofLayers = (tokens: Tensor, own: Tensor | undefined, first: number, count: number): Tensor[] =>
       count === 0 ? [] : unbind(this.#projectLayers(tokens, own?.narrow(2, first, count), first, count), 2);
 
-    const wide = Math.min(narrowFrom, numHiddenLayers);
+    if (narrowFrom >= numHiddenLayers || !this.perLayerModelProjection.isPlain) {
+      const whole = ofLayers(inputsEmbeds, perLayerInputs, 0, numHiddenLayers);
+      return whole.map((ofLayer, i) => (i < narrowFrom ? ofLayer : lastToken(ofLayer)));
+    }
+    const last = lastToken(inputsEmbeds);
+    const rest = numHiddenLayers - narrowFrom;
     return [
-      ...ofLayers(inputsEmbeds, perLayerInputs, 0, wide),
-      ...ofLayers(
-        lastToken(inputsEmbeds),
-        perLayerInputs && lastToken(perLayerInputs),
-        wide,
-        numHiddenLayers - wide,
-      ),
+      ...ofLayers(inputsEmbeds, perLayerInputs, 0, narrowFrom),
+      ...ofLayers(last, perLayerInputs && lastToken(perLayerInputs), narrowFrom, rest),
     ];
   }
 
   /** [batch, length, count, hiddenSizePerLayerInput] of `count` layers. @param own the tokens' own, of these layers */
   #projectLayers(tokens: Tensor, own: Tensor | undefined, first: number, count: number): Tensor {
-    const { hiddenSize, hiddenSizePerLayerInput: size } = this.config;
+    const { hiddenSize, hiddenSizePerLayerInput: size, numHiddenLayers } = this.config;
     const { dtype } = tokens;
-    const weight = this.perLayerModelProjection.weight.narrow(0, first * size, count * size);
-    const projected = linear(tokens, weight).mul(roundTo(hiddenSize ** -0.5, dtype));
+    const projection = this.perLayerModelProjection;
+    const product =
+      count === numHiddenLayers
+        ? projection.forward(tokens)
+        : linear(tokens, projection.weight.narrow(0, first * size, count * size));
     const shape = [...tokens.shape.slice(0, 2), count, size];
-    const normed = this.perLayerProjectionNorm.forward(projected.reshape(shape));
+    const scaled = product.mul(roundTo(hiddenSize ** -0.5, dtype));
+    const normed = this.perLayerProjectionNorm.forward(scaled.reshape(shape));
     return own ? normed.add(own).mul(roundTo(Math.SQRT1_2, dtype)) : normed;
   }
 
