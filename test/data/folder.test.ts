@@ -210,7 +210,7 @@ describe('folders', () => {
   test('have fingerprints of their files, captions and metadata', async () => {
     const files = { 'a.png': 'A', 'a.txt': 'cat', 'metadata.jsonl': '{"file_name":"a.png","n":1}' };
     const of = async (changed: Partial<Record<string, string>>) =>
-      folder(folderOf({ ...files, ...changed } as Record<string, string>)).fingerprint();
+      folder(folderOf({ ...files, ...changed })).fingerprint();
     const original = await of({});
     expect(await of({})).toBe(original);
     for (const changed of [
