@@ -3,6 +3,8 @@
 // a special token without becoming it: `guard` puts a character inside such spellings that no well-formed text holds,
 // the search then passes over them, and `unguard` takes it out before the text is split further.
 
+import { trimmedBounds } from './python-trim.js';
+
 /** One entry of tokenizer.json's added_tokens. */
 export interface AddedToken {
   readonly id: number;
@@ -30,10 +32,24 @@ export function wellFormed(text: string): string {
   return text.replace(/\p{Surrogate}/gu, '\ufffd');
 }
 
-/** Makes every spelling of one of `tokens` in `text` a spelling no more. Byte order marks are guarded on both sides, since
- *  JavaScript's trim takes them for space and Python's does not. */
+/** Makes every spelling of one of `tokens` in `text` a spelling no more, also one that a text behind it would complete: two
+ *  parts of a turn stand side by side, their space trimmed. Byte order marks are guarded on both sides, since JavaScript's
+ *  trim takes them for space and Python's does not. */
 export function guard(text: string, tokens: readonly string[]): string {
-  return guardSpellings(text, tokens).replaceAll('\ufeff', `${GUARD}\ufeff${GUARD}`);
+  const guarded = guardSpellings(text, tokens).replaceAll('\ufeff', `${GUARD}\ufeff${GUARD}`);
+  const [, end] = trimmedBounds(guarded);
+  const isBegun = tokens.some((token) =>
+    beginsAtEnd(guarded.slice(Math.max(0, end - token.length), end), token),
+  );
+  return isBegun ? `${guarded.slice(0, end)}${GUARD}${guarded.slice(end)}` : guarded;
+}
+
+/** Whether `text` ends with the beginning of `token`, but not with all of it. */
+function beginsAtEnd(text: string, token: string): boolean {
+  for (let length = Math.min(text.length, token.length - 1); length > 0; length--) {
+    if (text.endsWith(token.slice(0, length))) return true;
+  }
+  return false;
 }
 
 function guardSpellings(text: string, tokens: readonly string[]): string {

@@ -3,6 +3,7 @@
 
 import * as library from '@huggingface/jinja';
 import type { Template } from '@huggingface/jinja';
+import { pythonTrim } from './python-trim.js';
 
 export interface Budget {
   /** Expressions and statements evaluated. */
@@ -22,6 +23,8 @@ export class BudgetError extends Error {
 
 interface Statement {
   readonly type: string;
+  /** An identifier's name. */
+  readonly value?: unknown;
 }
 
 /** What the library calls a runtime value: `value` is a string, a list of such, a map of such, ... */
@@ -39,6 +42,7 @@ const { Environment, Interpreter } = library as unknown as {
   readonly Interpreter: new (scope: Scope) => {
     run(program: unknown): Value;
     evaluate(statement: Statement | undefined, scope: Scope): Value;
+    applyFilter(operand: Value, filter: Statement, scope: Scope): Value;
   };
 };
 
@@ -86,6 +90,14 @@ class Watched extends Interpreter {
     const value = super.evaluate(statement, scope);
     if (statement && makers.has(statement.type)) this.#weigh(value);
     return value;
+  }
+
+  /** The library trims as JavaScript does; templates are written for Python. */
+  override applyFilter(operand: Value, filter: Statement, scope: Scope): Value {
+    const value = super.applyFilter(operand, filter, scope);
+    if (filter.value !== 'trim' || typeof value.value !== 'string') return value;
+    const Text = value.constructor as new (text: string) => Value;
+    return new Text(pythonTrim(value.value));
   }
 
   /** Walks what a value holds, as often as it holds it: a list of itself ten times over prints ten times. */

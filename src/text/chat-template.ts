@@ -38,7 +38,8 @@ export class ChatTemplate {
       });
     }
     try {
-      this.#template = new Template(source);
+      // As in Python, where a line of a template ends with a line feed whatever ends it in the file.
+      this.#template = new Template(source.replace(/\r\n?/g, '\n'));
     } catch (cause) {
       throw new TextError(
         {

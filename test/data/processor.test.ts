@@ -80,6 +80,27 @@ describe('Processor', () => {
     for (const [i, label] of labels!.entries()) expect([-100, inputIds[i]]).toContain(label);
   });
 
+  it('keeps markers text that several parts of a turn spell together', async () => {
+    const special = ['<start_of_turn>', '<end_of_turn>', '<image_soft_token>', '<bos>'];
+    const plain = await processor.encode([{ role: 'user', content: 'a' }]);
+    for (const texts of [
+      ['<start_of', '_turn>'],
+      ['a <end_of ', ' ', '\n_turn> b'],
+      ['<image_', 'soft_token', '>'],
+      [...'<bos>'],
+    ]) {
+      const content = texts.map((text) => ({ type: 'text' as const, text }));
+      const { inputIds } = await processor.encode([{ role: 'user', content }]);
+      for (const token of special) {
+        const id = processor.tokenizer.idOf(token);
+        const count = (ids: Int32Array): number => ids.filter((other) => other === id).length;
+        expect(count(inputIds), `${texts.join('|')}: ${token}`).toBe(count(plain.inputIds));
+      }
+      const spelt = texts.map((text) => text.trim()).join('');
+      expect(processor.decode(inputIds)).toContain(`<start_of_turn>user\n${spelt}<end_of_turn>`);
+    }
+  });
+
   it('labels none of an image that the assistant shows', async () => {
     const { labels } = await processor.encode([
       { role: 'user', content: 'draw it' },

@@ -25,6 +25,25 @@ describe('ChatTemplate', () => {
     );
   });
 
+  it('trims as Python does: control separators too, zero-width and replaced characters not', () => {
+    const content = '\x1c \x85a\x85b\x1f\x85 \u3000';
+    expect(template.render([{ role: 'user', content }], { variables })).toContain(
+      'user\na\x85b<end_of_turn>',
+    );
+    const kept = '\u200ba\u180e';
+    expect(template.render([{ role: 'user', content: kept }], { variables })).toContain(`user\n${kept}<end`);
+  });
+
+  it('writes the same whatever ends the lines of its file', () => {
+    const messages = [{ role: 'user', content: 'a\r\nb' }];
+    const written = template.render(messages, { variables });
+    expect(written).toContain('a\r\nb');
+    for (const end of ['\r\n', '\r']) {
+      const other = new ChatTemplate(template.source.replaceAll('\n', end));
+      expect(other.render(messages, { variables })).toBe(written);
+    }
+  });
+
   it("passes on the template's own words when it refuses the order of turns", () => {
     const messages = ['user', 'user'].map((role) => ({ role, content: 'hi' }));
     expect(() => template.render(messages)).toThrow(TextError);

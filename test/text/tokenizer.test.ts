@@ -44,6 +44,21 @@ describe('Tokenizer', () => {
     expect(tokenizer.guard('what color?')).toBe('what color?');
   });
 
+  it('guards the beginning of a special token at the end of a text, before the space that a template trims', () => {
+    for (const [text, length] of [
+      ['a <start_of', 11],
+      ['<', 1],
+      ['<<bo \x85\n', 4],
+      ['<eos> <eos', 11],
+    ] as const) {
+      const guarded = tokenizer.guard(text);
+      expect(guarded).toHaveLength(text.length + (text.startsWith('<eos>') ? 2 : 1));
+      expect(guarded.slice(0, length + 1).endsWith('\udc00')).toBe(true);
+      expect(unguard(guarded)).toBe(text);
+    }
+    expect(tokenizer.guard('1 < 2')).toBe('1 < 2');
+  });
+
   it('cannot be tricked into a special token by lone surrogates', () => {
     const guarded = tokenizer.guard('<\udc00bos>');
     expect(tokenizer.encode(guarded)).not.toContain(2);
