@@ -6,7 +6,9 @@ import {
   decodeAudio,
   type FeatureSettings,
 } from '../audio/index.js';
+import { AudioError, ImageError } from '../errors.js';
 import { decodeImage, type ImageSettings, pixelValues, type PixelValues } from '../image/index.js';
+import { kindOf } from './messages.js';
 import type { AudioPart, DecodedAudio, DecodedImage, ImagePart } from './types.js';
 
 /** What decoding a clip needs to know of the model. */
@@ -22,7 +24,14 @@ export function hearingOf({ sampleRateHz, maxSamples }: FeatureSettings): Hearin
 
 /** Pixels of a picture, off the JavaScript thread. @throws {ImageError} naming it */
 export async function decodedImage(image: ImagePart['image'], index: number): Promise<DecodedImage> {
-  return image instanceof Uint8Array ? decodeImage(image, `image ${index}`) : image;
+  if (image instanceof Uint8Array) return decodeImage(image, `image ${index}`);
+  if (has(image, 'data', 'width', 'height')) return image;
+  throw new ImageError({
+    where: `image ${index}`,
+    expected: "a file's bytes as Uint8Array, or pixels as { data, width, height }",
+    received: kindOf(image),
+    remedy: 'pass the bytes themselves, or make the part with image(...)',
+  });
 }
 
 /** Samples of a clip, off the JavaScript thread.
@@ -33,8 +42,21 @@ export async function decodedAudio(
   hearing: Partial<Hearing> = {},
   signal?: AbortSignal,
 ): Promise<DecodedAudio> {
-  if (!(clip instanceof Uint8Array)) return clip;
-  return decodeAudio(clip, `clip ${index}`, { ...hearing, ...(signal && { signal }) });
+  if (clip instanceof Uint8Array) {
+    return decodeAudio(clip, `clip ${index}`, { ...hearing, ...(signal && { signal }) });
+  }
+  if (has(clip, 'data', 'sampleRateHz') && clip.data instanceof Float32Array) return clip;
+  throw new AudioError({
+    where: `clip ${index}`,
+    expected: "a file's bytes as Uint8Array, or samples as { data: Float32Array, sampleRateHz }",
+    received: kindOf(clip),
+    remedy: 'pass the bytes themselves, or make the part with audio(...)',
+  });
+}
+
+/** Types are of no help to who writes JavaScript, and to cells of a file. */
+function has(value: unknown, ...keys: readonly string[]): boolean {
+  return typeof value === 'object' && value !== null && keys.every((key) => key in value);
 }
 
 /** Pixel values of pictures in their order. */

@@ -8,7 +8,7 @@ import { ChatTemplate, type TemplateMessage, Tokenizer, unguard } from '../text/
 import { assistantSpans, labelsOf, type Span } from './labels.js';
 import { featuresOf, pixelsOf } from './media-arrays.js';
 import { AUDIO, checkPlaceholders, clipsIn, IMAGE, imagesIn, type Media, mediaOf, present } from './media.js';
-import type { MessageInput } from './messages.js';
+import { checkMessages, type MessageInput } from './messages.js';
 import { expandPlaceholders } from './placeholders.js';
 import { contextOf, readProcessorFiles } from './processor-files.js';
 import type { Example, Sample } from './types.js';
@@ -69,19 +69,20 @@ export class Processor {
   }
 
   /** The conversation as the model reads it, media as placeholders.
-   *  @throws {TextError} without a chat template, or when it refuses the conversation */
+   *  @throws {TextError} without a chat template, when it refuses the conversation, or when a part is none */
   applyChatTemplate(
     messages: readonly MessageInput[],
     { addGenerationPrompt = false }: { readonly addGenerationPrompt?: boolean } = {},
   ): string {
+    checkMessages(messages);
     return unguard(this.#render(this.#guarded(messages), addGenerationPrompt));
   }
 
   /** Token ids of a conversation, with labels (-100 but on the assistant's tokens and the ends of its turns), pixel values
    *  and log-mel features. Encoded media are decoded on the way, off the JavaScript thread. What was left out, such as the
    *  end of a long clip, stands in the example's `notices`.
-   *  @throws {TextError} when the template refuses the conversation, writes another number of placeholders than there are
-   *    media, labels are asked for and nothing is the assistant's, or the conversation is longer than `maxTokens`
+   *  @throws {TextError} when a part is none, the template refuses the conversation or writes another number of placeholders
+   *    than there are media, labels are asked for and nothing is the assistant's, or the conversation is longer than `maxTokens`
    *  @throws {ImageError} {AudioError} naming the image or clip that cannot be decoded */
   async encode(
     conversation: readonly MessageInput[] | Sample,
@@ -89,6 +90,7 @@ export class Processor {
   ): Promise<Example> {
     const messages: readonly MessageInput[] =
       'messages' in conversation ? conversation.messages : conversation;
+    checkMessages(messages);
     const [images, clips] = [imagesIn(messages), clipsIn(messages)];
     const turns = this.#guarded(messages);
     const rendered = this.#render(turns, addGenerationPrompt);

@@ -212,6 +212,23 @@ describe('Clips and placeholders that do not match', () => {
     const short = { data: new Float32Array(300), sampleRateHz: 16_000 };
     await expect(encode(short)).rejects.toThrow(AudioError);
   });
+
+  it.each([
+    [null, 'null'],
+    ['hello.wav', 'string'],
+    [new Float32Array(16_000), 'Float32Array'],
+    [{ array: new Float32Array(16_000), sampling_rate: 16_000 }, 'an object of array, sampling_rate'],
+    [{ data: new Int16Array(16_000), sampleRateHz: 16_000 }, 'an object of data, sampleRateHz'],
+  ])('are named: what is neither bytes nor samples, %#', async (value, received) => {
+    const content = [
+      { type: 'audio' as const, audio: clipOf('hello') },
+      { type: 'audio' as const, audio: value as unknown as Uint8Array },
+    ];
+    await expect(tiny.encode([{ role: 'user', content }])).rejects.toThrow(
+      "clip 1: expected a file's bytes as Uint8Array, or samples as { data: Float32Array, sampleRateHz }, received " +
+        `${received}; pass the bytes`,
+    );
+  });
 });
 
 describe('Conversations that are too long', () => {

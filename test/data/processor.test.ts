@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { decodeSampleMedia, encodeSample } from '../../src/data/encode-sample.js';
 import { assistant, chat, image, system, tagged, text, user } from '../../src/data/chat.js';
-import { loadProcessor } from '../../src/data/processor.js';
+import { loadProcessor, type MessageInput } from '../../src/data/processor.js';
 import { TextError } from '../../src/errors.js';
 import {
   messagesOf,
@@ -205,6 +205,42 @@ describe('Processor', () => {
     ];
     await expect(processor.encode([{ role: 'user', content }])).rejects.toThrow(
       /^image 1: expected a whole, intact PNG, received 99 bytes/,
+    );
+  });
+
+  it.each([
+    [
+      { role: 'user' },
+      'message 0 (user): expected its content as a string or a list of parts, received undefined',
+    ],
+    [
+      { role: 'user', content: ['hi'] },
+      'message 0 (user), part 0: expected a part of type text, image or audio',
+    ],
+    [
+      {
+        role: 'user',
+        content: [
+          { type: 'text', text: 'a' },
+          { type: 'text', text: null },
+        ],
+      },
+      "message 0 (user), part 1: expected a string as a text part's text, received null",
+    ],
+    [
+      { role: 'user', content: [{ type: 'video' }] },
+      'part 0: expected a part of type text, image or audio, received "video"',
+    ],
+  ])('names what is no message: %j', async (message, words) => {
+    const messages = [message] as unknown as MessageInput[];
+    expect(() => processor.applyChatTemplate(messages)).toThrow(words);
+    await expect(processor.encode(messages)).rejects.toThrow(TextError);
+  });
+
+  it('names what is no image', async () => {
+    const content = [{ type: 'image', image: 'red.png' }];
+    await expect(processor.encode([{ role: 'user', content }] as unknown as MessageInput[])).rejects.toThrow(
+      "image 0: expected a file's bytes as Uint8Array, or pixels as { data, width, height }, received string",
     );
   });
 });
