@@ -16,10 +16,11 @@ inline at::Tensor rmsNorm(const at::Tensor& x, const std::optional<at::Tensor>& 
 }
 
 /// few-rows.cc
-inline at::Tensor productOf(const at::Tensor& x, const at::Tensor& weight) {
+inline at::Tensor productOf(const at::Tensor& x, const at::Tensor& weight,
+                            const std::optional<at::Tensor>& bias = std::nullopt) {
   using Linear = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&);
   static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("sluice::linear", "").typed<Linear>();
-  return op.call(x, weight, std::nullopt);
+  return op.call(x, weight, bias);
 }
 
 /// gated.cc

@@ -24,6 +24,7 @@ const normAdd = op('sluice::rms_norm_add');
 const normRotate = op('sluice::rms_norm_rotate');
 const sparseGate = op('sluice::sparse_gate');
 const sparseGeluUp = op('sluice::sparse_gelu_up');
+const sparseLinear = op('sluice::sparse_linear');
 const route = op('sluice::altup_route');
 const innovate = op<[Tensor, Tensor]>('sluice::altup_innovate');
 const attendLast = op('sluice::attend_last');
@@ -172,6 +173,29 @@ describe.each(['float32', 'bfloat16'] as const)('in %s', (dtype) => {
       (gate, x, weight) => [gelu(gate!.sub(1).relu(), 'tanh').mul(x!.matmul(weight!.transpose(0, 1)))],
     );
   });
+
+  it.each([
+    [64, 2048, 512, false],
+    [130, 33, 70, true],
+    [100, 48, 8, true],
+    [5, 64, 64, true],
+  ])(
+    'sparse_linear takes %i rows of %i numbers, most of them 0, to %i, bias: %s',
+    (rows, size, columns, hasBias) => {
+      for (const cut of [2, -1]) {
+        const open = (x: Tensor): Tensor => x.sub(cut).relu();
+        compare(
+          dtype,
+          [[1, rows, size], [columns, size], ...(hasBias ? [[columns]] : [])],
+          (x, weight, bias) => [sparseLinear(open(x!), weight, bias)],
+          (x, weight, bias) => {
+            const product = open(x!).matmul(weight!.transpose(0, 1));
+            return [bias ? product.add(bias) : product];
+          },
+        );
+      }
+    },
+  );
 
   it.each([
     [4, 16, 0, 512],

@@ -8,6 +8,7 @@ import type { TextConfig } from './config.js';
 const erfinv = op('aten::erfinv');
 const sparseGate = op('sluice::sparse_gate');
 const sparseGeluUp = op('sluice::sparse_gelu_up');
+const sparseLinear = op('sluice::sparse_linear');
 
 /** From this share of units cut on, it saves time to compute the others' products one by one. */
 const SPARSE = 0.8;
@@ -36,21 +37,15 @@ export class Mlp extends Module {
 
   /** @param x [batch, length, hidden] */
   forward(x: Tensor): Tensor {
+    const { upProj, downProj } = this;
     const gate = this.gateProj.forward(x);
-    return this.downProj.forward(
-      this.#cutoff === undefined ? this.#gateAll(gate, x) : this.#gateFew(gate, x),
-    );
-  }
+    if (this.#cutoff === undefined) return downProj.forward(this.#gated(gate, upProj.forward(x)));
 
-  #gateAll(gate: Tensor, x: Tensor): Tensor {
-    return this.#gated(gate, this.upProj.forward(x));
-  }
-
-  #gateFew(gate: Tensor, x: Tensor): Tensor {
-    const open = sparseGate(gate, roundTo(this.#cutoff ?? 0, gate.dtype));
-    return this.#isFew && this.upProj.isPlain
-      ? sparseGeluUp(open, x, this.upProj.weight)
-      : this.#gateAll(open, x);
+    const open = sparseGate(gate, roundTo(this.#cutoff, gate.dtype));
+    if (this.#isFew && upProj.isPlain && downProj.isPlain) {
+      return sparseLinear(sparseGeluUp(open, x, upProj.weight), downProj.weight, downProj.bias);
+    }
+    return downProj.forward(this.#gated(open, upProj.forward(x)));
   }
 }
 

@@ -28,7 +28,7 @@ export interface TextInputs {
 
 /** How many tokens of a prompt are read at once into a cache where only the last one's hidden states are asked for: it
  *  bounds the memory of masks and activations, and keeps the copies of the hidden states in the processor's cache. */
-export const PIECE = 512;
+export const PIECE = 1024;
 
 /** Above zero in float32 and bfloat16. */
 const SMALLEST = 2e-38;
