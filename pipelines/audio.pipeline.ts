@@ -34,7 +34,7 @@ export default pipeline({
   source: parquet('fixtures/spoken-digits/train.parquet', {
     columns: SPOKEN_DIGITS_COLUMNS,
     shuffle: { seed: 1 },
-    epochs: 5,
+    epochs: 4,
     explode: transcriptsAtSpeeds,
   }),
   flow: [decodeMedia(), map(atItsSpeed), encode(), batch({ size: 32 })],
@@ -42,13 +42,13 @@ export default pipeline({
     optimizer: adamw({ lr: 1e-3, betas: [0.9, 0.98] }),
     schedule: cosine({ warmup: 30, minLrRate: 0.05 }),
     clipNorm: 1,
-    maxSteps: 1000,
+    maxSteps: 900,
   }),
   sinks: [
     metrics(),
-    checkpoints({ every: 250, keep: 2 }),
+    checkpoints({ every: 300, keep: 2 }),
     evaluation({
-      every: 250,
+      every: 150,
       source: parquet('fixtures/spoken-digits/test.parquet', {
         columns: SPOKEN_DIGITS_COLUMNS,
         explode: (row: SpokenDigitsRow) => [transcript(row)],
@@ -60,4 +60,5 @@ export default pipeline({
     }),
     report(),
   ],
+  poolBytes: 32 * 2 ** 20,
 });
