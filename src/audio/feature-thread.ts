@@ -31,7 +31,11 @@ export async function audioFeaturesInThread(
 let current: FeatureThread | undefined;
 
 class FeatureThread {
-  readonly #worker = new Worker(compiledModule('feature-worker.js'), { name: 'sluice audio features' });
+  readonly #worker = new Worker(compiledModule('feature-worker.js'), {
+    name: 'sluice audio features',
+    // Not the program's own flags: some are for its main module alone.
+    execArgv: [],
+  });
   readonly #waiting = new Map<number, Waiting>();
   readonly #onEnd: () => void;
   #nextId = 0;

@@ -1,6 +1,6 @@
 // A sample's last two steps before it is batched, each a plain function: media decoded, then tokens, labels and arrays.
 
-import { TextError } from '../errors.js';
+import { AudioError, TextError } from '../errors.js';
 import { decodedAudio, decodedImage, type Hearing } from './media-arrays.js';
 import type { Processor } from './processor.js';
 import type { DecodedImage, Example, Message, Sample } from './types.js';
@@ -47,13 +47,16 @@ export interface EncodeSampleOptions {
 }
 
 /** A sample as the model takes it: to train on, or to be answered and compared with the sample's own last answer.
- *  @throws {TextError} when it does not end with an assistant's turn but should be answered; else as `encode` */
+ *  @throws {TextError} when it does not end with an assistant's turn but should be answered
+ *  @throws {AudioError} when a clip needs more soft tokens than the model has for one; else as `encode` */
 export async function encodeSample(
   processor: Processor,
   sample: Sample,
   { purpose = 'train', ...bounds }: EncodeSampleOptions = {},
 ): Promise<Example> {
-  if (purpose === 'train') return processor.encode(sample, { labels: true, ...bounds });
+  if (purpose === 'train') {
+    return fitting(processor, await processor.encode(sample, { labels: true, ...bounds }));
+  }
   const last = sample.messages.at(-1);
   if (last?.role !== 'assistant') {
     throw new TextError({
@@ -64,7 +67,10 @@ export async function encodeSample(
     });
   }
   const prompt = sample.messages.slice(0, -1);
-  const example = await processor.encode(prompt, { addGenerationPrompt: true, ...bounds });
+  const example = fitting(
+    processor,
+    await processor.encode(prompt, { addGenerationPrompt: true, ...bounds }),
+  );
   const image = pictureOf(prompt);
   return {
     ...example,
@@ -75,6 +81,27 @@ export async function encodeSample(
       ...(image ? { image } : {}),
     },
   };
+}
+
+/** The example, whose clips all fit: in a batch one that does not would end the run.
+ *  @throws {AudioError} naming the longest clip */
+function fitting({ media: { audio } }: Processor, example: Example): Example {
+  const [clips = 0, frames = 0] = example.inputFeatures?.shape ?? [];
+  if (audio?.maxFrames === undefined || frames <= audio.maxFrames) return example;
+  const { hopLength, sampleRateHz } = audio.settings;
+  const seconds = (count: number): string => {
+    return `${count} frames of features (${((count * hopLength) / sampleRateHz).toFixed(1)} s)`;
+  };
+  const mask = example.inputFeaturesMask?.data ?? new Uint8Array();
+  const ends = Array.from({ length: clips }, (_, clip) =>
+    mask.subarray(clip * frames, (clip + 1) * frames).lastIndexOf(1),
+  );
+  throw new AudioError({
+    where: `clip ${ends.indexOf(Math.max(...ends))}`,
+    expected: `at most ${seconds(audio.maxFrames)}, since config.json gives a clip no more soft tokens`,
+    received: seconds(frames),
+    remedy: 'cut the clip, or drop the row',
+  });
 }
 
 function textOf(message: Message | undefined): string {

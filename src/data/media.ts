@@ -5,6 +5,7 @@ import { type FeatureSettings, featureSettings } from '../audio/index.js';
 import { TextError } from '../errors.js';
 import { type ImageSettings, imageSettings } from '../image/index.js';
 import type { Tokenizer } from '../text/index.js';
+import { maxClipFrames } from './clip-bound.js';
 import type { ConfigFile, Json, ProcessorFiles } from './processor-files.js';
 import type { MessageInput } from './messages.js';
 import type { AudioPart, ImagePart } from './types.js';
@@ -64,7 +65,10 @@ export interface Medium<Settings> {
 /** The media that a model folder configures. */
 export interface Media {
   readonly image?: Medium<ImageSettings>;
-  readonly audio?: Medium<FeatureSettings>;
+  readonly audio?: Medium<FeatureSettings> & {
+    /** The longest features of a clip that the folder's model takes, where that is known. */
+    readonly maxFrames?: number;
+  };
 }
 
 /** A processor_config.json that asks for more is not a model's. */
@@ -72,7 +76,8 @@ const maxSoftTokens = 1 << 16;
 
 /** @throws {TextError} when a medium is configured and the tokenizer lacks its tokens
  *  @throws {ImageError} {AudioError} {ConfigError} on settings of another model, or of the wrong type */
-export function mediaOf(tokenizer: Tokenizer, { image, audio, processor }: ProcessorFiles): Media {
+export function mediaOf(tokenizer: Tokenizer, { image, audio, processor, model }: ProcessorFiles): Media {
+  const maxFrames = model && maxClipFrames(model);
   const medium = <S>(
     kind: MediumKind,
     file: ConfigFile,
@@ -84,7 +89,9 @@ export function mediaOf(tokenizer: Tokenizer, { image, audio, processor }: Proce
   });
   return {
     ...(image && { image: medium(IMAGE, image, imageSettings) }),
-    ...(audio && { audio: medium(AUDIO, audio, featureSettings) }),
+    ...(audio && {
+      audio: { ...medium(AUDIO, audio, featureSettings), ...(maxFrames !== undefined && { maxFrames }) },
+    }),
   };
 }
 

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
 import { audioFeatures, audioFeaturesInThread, featureSettings } from '../../src/audio/index.js';
 import { AudioError } from '../../src/errors.js';
@@ -57,5 +58,26 @@ describe('audioFeaturesInThread', () => {
     isDone = true;
     // Eight clips' work at once would leave a turn between them at most.
     expect(turns).toBeGreaterThan(50);
+  });
+
+  it('starts from a script that is given on the command line, and does not keep it alive', () => {
+    const module = (name: string): string =>
+      JSON.stringify(new URL(`../../dist/audio/${name}`, import.meta.url).href);
+    const script = `
+      import { audioFeaturesInThread } from ${module('feature-thread.js')};
+      import { featureSettings } from ${module('feature-settings.js')};
+      const clip = { data: new Float32Array(8000), sampleRateHz: 16000 };
+      const { features } = await audioFeaturesInThread([clip], featureSettings({}, 'defaults'));
+      console.log(features.shape.join(), process.uptime());
+    `;
+    const begun = performance.now();
+    const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', script], {
+      encoding: 'utf8',
+    });
+    expect(stderr).toBe('');
+    const [shape, uptime] = stdout.trim().split(' ');
+    expect(shape).toBe('1,48,128');
+    // An idle thread lives for 5 s.
+    expect((performance.now() - begun) / 1e3 - Number(uptime)).toBeLessThan(3);
   });
 });

@@ -231,6 +231,34 @@ describe('Clips and placeholders that do not match', () => {
   });
 });
 
+describe('Clips that are too long for the model of the folder', () => {
+  const sample = (...clips: readonly Float32Array[]) =>
+    chat(user(...clips.map((data) => audio({ data, sampleRateHz: 16_000 })), 'what?'), assistant('a tone'));
+  const tone = (frames: number): Float32Array => wave({ kind: 'tone', samples: 512 + frames * 160 });
+
+  it('are refused before they are batched, to train on and to be asked; shorter ones are not', async () => {
+    expect(tiny.media.audio!.maxFrames).toBe(16 * 16);
+    for (const purpose of ['train', 'evaluate'] as const) {
+      const fits = await encodeSample(tiny, sample(tone(255), tone(40)), { purpose });
+      expect(fits.inputFeatures!.shape).toEqual([2, 256, 128]);
+      await expect(encodeSample(tiny, sample(tone(40), tone(257)), { purpose })).rejects.toThrow(
+        'clip 1: expected at most 256 frames of features (2.6 s), since config.json gives a clip no more soft tokens, ' +
+          'received 258 frames of features (2.6 s); cut the clip, or drop the row',
+      );
+    }
+  });
+
+  it('are not known where there is no config.json, and are those of Gemma 3n where it leaves them out', async () => {
+    expect(
+      (await loadProcessor(folderWith({ 'config.json': undefined }))).media.audio!.maxFrames,
+    ).toBeUndefined();
+    const bare = { 'config.json': (): unknown => ({ audio_config: {} }) };
+    expect((await loadProcessor(folderWith(bare))).media.audio!.maxFrames).toBe(188 * 16);
+    const odd = { 'config.json': (): unknown => ({ audio_config: { conf_reduction_factor: 'four' } }) };
+    expect((await loadProcessor(folderWith(odd))).media.audio!.maxFrames).toBeUndefined();
+  });
+});
+
 describe('Conversations that are too long', () => {
   const long = 'triangle '.repeat(1100);
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { assistant, audio, chat, image, text, user } from '../../src/data/chat.js';
-import { loadProcessor } from '../../src/data/processor.js';
+import { loadProcessor, Processor } from '../../src/data/processor.js';
 import { decodeMedia, encode, type SampleNotice, type StageContext } from '../../src/data/stages.js';
 import type { DecodedAudio, Example, Sample } from '../../src/data/types.js';
 import { ConfigError } from '../../src/errors.js';
@@ -85,7 +85,12 @@ describe('decodeMedia and encode', () => {
     const notices: SampleNotice[] = [];
     const events: FlowEvent[] = [];
     const examples: Example[] = [];
-    const given = { ...context, onNotice: (notice: SampleNotice) => notices.push(notice) };
+    // Of a folder that does not say how long a clip its model takes: the tiny one takes 2.6 s.
+    const { tokenizer, template, media, maxTokens } = context.processor;
+    const { maxFrames, ...hearing } = media.audio!;
+    expect(maxFrames).toBe(256);
+    const processor = new Processor(tokenizer, template, { ...media, audio: hearing }, maxTokens);
+    const given = { ...context, processor, onNotice: (notice: SampleNotice) => notices.push(notice) };
     const decoding = stage<Sample, Sample>(decodeMedia({ concurrency: 2 }), given);
     const encoding = stage<Sample, Example>(encode({ maxTokens: 64 }), given);
     const before = encoding.itemBytes!;
