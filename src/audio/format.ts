@@ -57,8 +57,10 @@ const others: readonly (readonly [found: string, offset: number, magic: string])
   ['a ZIP archive', 0, 'PK\x03\x04'],
   ['a gzip archive', 0, '\x1f\x8b'],
   ['a Parquet file', 0, 'PAR1'],
-  ['a Git LFS pointer', 0, 'version https://git-lfs'],
 ];
+
+/** Formats that begin as text does. */
+const TEXT_HEADERS = /^(NIST_1A\n|#!AMR)/;
 
 /** Names what `bytes` hold. Looks at their beginning only. */
 export function sniff(bytes: Uint8Array): Sniffed {
@@ -66,6 +68,9 @@ export function sniff(bytes: Uint8Array): Sniffed {
   let start = 0;
   for (let tag = id3Length(bytes); tag > 0; tag = id3Length(bytes, start)) start += tag;
   const head = bytes.subarray(start, start + SEARCHED_BYTES);
+  // Before the magic numbers, many of which are words: "I'm free today" is no MP4.
+  const text = head.length > 0 && !TEXT_HEADERS.test(latin(head, 0, 8)) ? textOf(head) : undefined;
+  if (text) return { kind: 'unknown', found: text };
   for (const [format, offset, magic] of known) {
     if (startsWith(head, magic, offset) && (offset === 0 || isIff(head))) return { kind: 'known', format };
   }
@@ -78,8 +83,6 @@ export function sniff(bytes: Uint8Array): Sniffed {
   for (const [found, offset, magic] of others) {
     if (startsWith(head, magic, offset)) return { kind: 'unknown', found };
   }
-  const text = head.length > 0 ? textOf(head) : undefined;
-  if (text) return { kind: 'unknown', found: text };
   const isAll = start + head.length === bytes.length;
   if (firstFrame(head, 0, isAll) !== undefined) return { kind: 'known', format: 'mp3' };
   if (start > 0) return { kind: 'unknown', found: 'an ID3 tag with no sound behind it' };
@@ -115,6 +118,7 @@ function textOf(bytes: Uint8Array): string | undefined {
   try {
     const text = new TextDecoder('utf-8', { fatal: true }).decode(start, { stream: true }).trim();
     if (/^(<!doctype html|<html)/i.test(text)) return 'an HTML page';
+    if (text.startsWith('version https://git-lfs')) return 'a Git LFS pointer';
     return `text ("${text.slice(0, 24).replaceAll('\n', ' ')}${text.length > 24 ? '...' : ''}")`;
   } catch {
     return undefined;

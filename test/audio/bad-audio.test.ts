@@ -36,6 +36,13 @@ describe('what is no sound', () => {
       textOf("ffconcat version 1.0\nfile '/etc/passwd'\n"),
       'text ("ffconcat version 1.0 fil...")',
     ],
+    ['text that begins as an MP4 does', textOf("I'm free today."), 'text ("I\'m free today.")'],
+    ['text that begins as a FLAC does', textOf('fLaC is lossless.'), 'text ("fLaC is lossless.")'],
+    [
+      'text that begins as MACs do',
+      textOf('MAC addresses are not sound'),
+      'text ("MAC addresses are not so...")',
+    ],
     ['a JPEG', Uint8Array.of(0xff, 0xd8, 0xff, 0xe0, 0, 16), 'a JPEG image'],
     ['a Git LFS pointer', textOf('version https://git-lfs.github.com/spec/v1\n'), 'a Git LFS pointer'],
     ['zeros', new Uint8Array(64), '64 bytes of no known format (they begin with 00 00 00 00 00 00 00 00)'],
