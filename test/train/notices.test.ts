@@ -1,4 +1,7 @@
-import { describe, expect, it } from 'vitest';
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import { batch } from '../../src/data/batch.js';
 import { assistant, audio, chat, user } from '../../src/data/chat.js';
 import { loadProcessor } from '../../src/data/processor.js';
@@ -23,6 +26,17 @@ function told(notices: Notices, count: number): NoticeEvent[] {
   for (let row = 0; row < count; row++) notices.take(notice(row), emit);
   notices.end(emit);
   return events;
+}
+
+/** The tiny model's processor, were its clips allowed as many soft tokens as Gemma 3n's. */
+function publishedLengths(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'sluice-notices-'));
+  onTestFinished(() => rmSync(folder, { recursive: true }));
+  cpSync(tinyFolder, folder, { recursive: true, filter: (path) => !path.endsWith('.safetensors') });
+  const path = join(folder, 'config.json');
+  const config = JSON.parse(readFileSync(path, 'utf8')) as object;
+  writeFileSync(path, JSON.stringify({ ...config, audio_soft_tokens_per_image: 188 }));
+  return folder;
 }
 
 describe('Notices', () => {
@@ -75,7 +89,7 @@ describe('a stream', () => {
         decode(part('stage'), entry, 'flow'),
       ),
       purpose: 'train',
-      processor: await loadProcessor(tinyFolder),
+      processor: await loadProcessor(publishedLengths()),
       poolBytes: 10e6,
       signal: new AbortController().signal,
       emit: (event) => void events.push(event),
