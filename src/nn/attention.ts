@@ -1,8 +1,9 @@
 // Grouped-query attention over libtorch's kernels. On a CPU the queries are taken in blocks, each against the keys that
 // it can reach alone: libtorch's kernel there computes every score and hides what the mask forbids. In bfloat16 that
-// kernel is also far slower than two products and a softmax, which are then what is used.
+// kernel is also far slower than two products and a softmax, which are then what is used; and where the processor has no
+// instructions for bfloat16, float32 is faster than either.
 
-import { type Tensor, arange, cat, op, scope, softmax, zeros } from '../tensor/index.js';
+import { type Tensor, arange, cat, hasFastBfloat16, op, scope, softmax, zeros } from '../tensor/index.js';
 
 export interface AttendOptions {
   /** bool [batch or 1, 1, queries, keys], true takes part. Without one attention is causal. */
@@ -51,6 +52,12 @@ export function attend(q: Tensor, k: Tensor, v: Tensor, options: AttendOptions =
     return attendLast(q, keys, values, sees, scale);
   }
   if (q.device !== 'cpu' || dropout > 0) return fused(q, k, v, mask, options);
+  if (q.dtype === 'bfloat16' && !hasFastBfloat16()) {
+    return scope(() => {
+      const [wide, keys, values] = [q, k, v].map((x) => x.to('float32')) as [Tensor, Tensor, Tensor];
+      return attend(wide, keys, values, { ...options, scale }).to(q.dtype);
+    });
+  }
 
   const scores = batch * heads * numQueries * Math.min(numKeys, window);
   const isProduct = q.dtype === 'bfloat16' && 2 * scores <= MOST_SCORE_BYTES;

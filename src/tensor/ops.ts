@@ -131,6 +131,13 @@ export function tensorMemory({ restart = false }: { readonly restart?: boolean }
   return { used, most };
 }
 
+let fastBfloat16: boolean | undefined;
+
+/** Whether libtorch's products of bfloat16 on this processor are about as fast as those of float32, or faster. */
+export function hasFastBfloat16(): boolean {
+  return (fastBfloat16 ??= process.arch !== 'x64' || engine().facts().cpuCapability.includes('AVX512'));
+}
+
 /** Threads that one operator may use; with a number, sets it. */
 export function setNumThreads(threads: number): void {
   engine().numThreads(threads);

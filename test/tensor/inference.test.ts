@@ -101,6 +101,27 @@ describe.each(['float32', 'bfloat16'] as const)('in %s', (dtype) => {
     );
   });
 
+  it('linear has its gradients while something learns, of what learns alone', () => {
+    const inputs = [randn([2, 37, 1100]), randn([1003, 1100]), randn([1003])].map((x) =>
+      x.to(dtype).detach(),
+    );
+    const wide = inputs.map((x) => x.to('float64').clone());
+    const cotangent = randn([2, 37, 1003]).to(dtype);
+    for (const learning of [[0, 1, 2], [0], [1], [2]]) {
+      for (const i of [0, 1, 2])
+        for (const list of [inputs, wide]) list[i]!.requiresGrad = learning.includes(i);
+      const [y, expected] = [linear(...inputs), wide[0]!.matmul(wide[1]!.transpose(0, 1)).add(wide[2]!)];
+      expect(difference(y, expected)).toBeLessThan(tolerance[dtype]!);
+      const pick = (list: readonly Tensor[]): Tensor[] => learning.map((i) => list[i]!);
+      const gradients = grad([y], pick(inputs), [cotangent]);
+      const expectedGradients = grad([expected], pick(wide), [cotangent.to('float64')]);
+      for (const [i, gradient] of gradients.entries()) {
+        expect(gradient!.dtype).toBe(dtype);
+        expect(difference(gradient!, expectedGradients[i]!)).toBeLessThan(tolerance[dtype]!);
+      }
+    }
+  });
+
   it('linear takes some rows of a wider weight', () => {
     const [x, weight] = [
       randn([2, 64]).to(dtype),
@@ -169,8 +190,8 @@ describe.each(['float32', 'bfloat16'] as const)('in %s', (dtype) => {
         [1, tokens, size],
         [units, size],
       ],
-      (gate, x, weight) => [sparseGeluUp(gate!.sub(1).relu(), x, weight)],
-      (gate, x, weight) => [gelu(gate!.sub(1).relu(), 'tanh').mul(x!.matmul(weight!.transpose(0, 1)))],
+      (gate, x, weight) => [sparseGeluUp(gate.sub(1).relu(), x, weight)],
+      (gate, x, weight) => [gelu(gate.sub(1).relu(), 'tanh').mul(x.matmul(weight.transpose(0, 1)))],
     );
   });
 
@@ -187,9 +208,9 @@ describe.each(['float32', 'bfloat16'] as const)('in %s', (dtype) => {
         compare(
           dtype,
           [[1, rows, size], [columns, size], ...(hasBias ? [[columns]] : [])],
-          (x, weight, bias) => [sparseLinear(open(x!), weight, bias)],
+          (x, weight, bias) => [sparseLinear(open(x), weight, bias)],
           (x, weight, bias) => {
-            const product = open(x!).matmul(weight!.transpose(0, 1));
+            const product = open(x).matmul(weight.transpose(0, 1));
             return [bias ? product.add(bias) : product];
           },
         );
