@@ -69,9 +69,9 @@ export async function startReference(job: {
   const ended = once(child, 'close');
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const answer = async (): Promise<Round> => {
-    const { done, value } = await lines.next();
-    if (done) throw new Error('decode.py ended early');
-    return JSON.parse(value) as Round;
+    const line = await lines.next();
+    if (line.done) throw new Error('decode.py ended early');
+    return JSON.parse(line.value) as Round;
   };
   await answer(); // the model is there
   return {
