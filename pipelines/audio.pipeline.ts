@@ -34,21 +34,21 @@ export default pipeline({
   source: parquet('fixtures/spoken-digits/train.parquet', {
     columns: SPOKEN_DIGITS_COLUMNS,
     shuffle: { seed: 1 },
-    epochs: 4,
+    epochs: 5,
     explode: transcriptsAtSpeeds,
   }),
   flow: [decodeMedia(), map(atItsSpeed), encode(), batch({ size: 32 })],
   step: sft({
-    optimizer: adamw({ lr: 1e-3, betas: [0.9, 0.98] }),
+    optimizer: adamw({ lr: 1.5e-3, betas: [0.9, 0.98] }),
     schedule: cosine({ warmup: 30, minLrRate: 0.05 }),
     clipNorm: 1,
-    maxSteps: 900,
+    maxSteps: 1000,
   }),
   sinks: [
     metrics(),
-    checkpoints({ every: 300, keep: 2 }),
+    checkpoints({ every: 250, keep: 2 }),
     evaluation({
-      every: 150,
+      every: 250,
       source: parquet('fixtures/spoken-digits/test.parquet', {
         columns: SPOKEN_DIGITS_COLUMNS,
         explode: (row: SpokenDigitsRow) => [transcript(row)],

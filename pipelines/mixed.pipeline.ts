@@ -70,7 +70,7 @@ export default pipeline({
   ),
   flow: [decodeMedia(), map(atItsSpeed), encode(), batch({ size: 32 })],
   step: sft({
-    optimizer: adamw({ lr: 1e-3, betas: [0.9, 0.98] }),
+    optimizer: adamw({ lr: 1.5e-3, betas: [0.9, 0.98] }),
     schedule: cosine({ warmup: 30, minLrRate: 0.05 }),
     clipNorm: 1,
     maxSteps: 1500,
