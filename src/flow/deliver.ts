@@ -1,6 +1,7 @@
 // Delivery: hands values to the consumer, a few at a time, and settles their tickets when it is done with them.
 
 import type { Ledger } from './ledger.js';
+import type { Pool } from './pool.js';
 import { Queue } from './queue.js';
 import { isPromise } from './transform.js';
 import type { ConsumeContext, Ticketed } from './types.js';
@@ -8,6 +9,8 @@ import type { ConsumeContext, Ticketed } from './types.js';
 export interface DeliveryOptions<T> {
   readonly consume: (value: T, context: ConsumeContext) => void | Promise<void>;
   readonly inFlight: number;
+  /** The bytes of what the consumer has. */
+  readonly pool: Pool;
   readonly ledger: Ledger;
   readonly signal: AbortSignal;
   /** The consumer wants no more. */
@@ -65,10 +68,11 @@ export class Delivery<T> {
   private deliver(): void {
     if (this.delivering) return;
     this.delivering = true;
-    while (this.accepting && this.numActive < this.options.inFlight) {
-      const item = this.queue.shift();
-      if (item === undefined) break;
-      this.hand(item);
+    const { pool, inFlight } = this.options;
+    while (this.accepting && this.numActive < inFlight) {
+      const bytes = this.queue.peek()?.ticket.bytes;
+      if (bytes === undefined || !pool.fits(bytes)) break;
+      this.hand(this.queue.shift()!, bytes);
     }
     this.delivering = false;
     if (this.numActive === 0 && this.completed && this.accepting && this.queue.length === 0) {
@@ -76,9 +80,14 @@ export class Delivery<T> {
     }
   }
 
-  private hand({ value, ticket }: Ticketed<T>): void {
-    const { ledger, signal, onStop } = this.options;
+  private hand({ value, ticket }: Ticketed<T>, bytes: number): void {
+    const { ledger, pool, signal, onStop } = this.options;
     ticket.deliver();
+    pool.take(bytes);
+    if (bytes > pool.capacity) {
+      const { origin } = ticket;
+      ledger.report({ kind: 'oversize', pool: 'device', origin, bytes, limit: pool.capacity });
+    }
     const position = ticket.position();
     const { waitMs, waits } = ledger.blame.end();
     const index = this.numDelivered;
@@ -96,40 +105,41 @@ export class Delivery<T> {
         stop: onStop,
       });
     } catch (error) {
-      this.failed(error);
+      this.failed(error, bytes);
       return;
     }
     if (!isPromise(result)) {
-      this.done(ticket);
+      this.done(ticket, bytes);
       return;
     }
     result.then(
       () => {
-        this.done(ticket);
+        this.done(ticket, bytes);
         this.deliver();
       },
-      (error: unknown) => this.failed(error),
+      (error: unknown) => this.failed(error, bytes),
     );
   }
 
-  private done(ticket: Ticketed<T>['ticket']): void {
+  private done(ticket: Ticketed<T>['ticket'], bytes: number): void {
     try {
       ticket.settle('trained');
     } catch (error) {
-      this.failed(error);
+      this.failed(error, bytes);
       return;
     }
     this.numConsumed += 1;
-    this.release();
+    this.release(bytes);
     if (this.numActive === 0 && this.accepting && this.queue.length === 0) this.options.ledger.beginWait();
   }
 
-  private failed(error: unknown): void {
-    this.release();
+  private failed(error: unknown, bytes: number): void {
+    this.release(bytes);
     this.options.onError(error);
   }
 
-  private release(): void {
+  private release(bytes: number): void {
+    this.options.pool.give(bytes);
     this.numActive -= 1;
     if (this.numActive === 0) this.resolveIdle?.();
   }

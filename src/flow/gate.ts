@@ -147,9 +147,9 @@ class Pump<T> {
     const weight = Math.max(own, reserve);
     const { maxItemBytes } = this.source;
     if (own > this.pool.capacity) {
-      this.ledger.report({ kind: 'oversize', origin, bytes: own, limit: this.pool.capacity });
+      this.ledger.report({ kind: 'oversize', pool: 'host', origin, bytes: own, limit: this.pool.capacity });
     } else if (maxItemBytes !== undefined && own > maxItemBytes) {
-      this.ledger.report({ kind: 'oversize', origin, bytes: own, limit: maxItemBytes });
+      this.ledger.report({ kind: 'oversize', pool: 'host', origin, bytes: own, limit: maxItemBytes });
     }
     const known = Math.max(this.expected, weight);
     this.expected = this.strict ? Math.min(known, this.pool.capacity) : this.assume(known, reserve);

@@ -1,4 +1,9 @@
-// A pool of permits weighed in bytes: the one bound over every queue, stash, open batch and staging buffer of a run.
+// A pool of permits weighed in bytes. A run has two.
+//
+// The host pool is the bound over every queue, stash, open batch and staging buffer: a sample holds its permit from
+// admission until it is settled, also while the consumer has it, since arrays that were transferred to the device's
+// thread are still memory of this process until the step is done with them. The device pool bounds the part of that
+// which has been handed to the consumer, and with it the copies that the consumer makes of it.
 
 import { FlowError } from '../errors.js';
 
@@ -16,11 +21,15 @@ export class Pool {
   private waiters: Waiter[] = [];
 
   /** @param capacity bytes, a positive integer
+   *  @param option what the capacity is called where it is given, for the message
    *  @throws {FlowError} when it is none */
-  constructor(readonly capacity: number) {
+  constructor(
+    readonly capacity: number,
+    option = 'poolBytes',
+  ) {
     if (Number.isSafeInteger(capacity) && capacity > 0) return;
     throw new FlowError({
-      where: 'poolBytes',
+      where: option,
       expected: 'a positive whole number of bytes',
       received: String(capacity),
       remedy: 'give the memory that samples on their way may take, such as 256 * 2 ** 20',

@@ -13,7 +13,8 @@ import type { AnyStage, FlowOptions, FlowSummary, Ticketed } from './types.js';
 
 /** Runs a flow to its end.
  *
- *  Values are handed to `consume` in order, `inFlight` at a time; their samples are trained when it resolves. While it is
+ *  Values are handed to `consume` in order, `inFlight` at a time and as many as `deviceBytes` has room for; their samples
+ *  are trained when it resolves. While it is
  *  busy the stages prepare what fits into the pool, and no more is pulled.
  *
  *  It ends
@@ -33,7 +34,8 @@ export async function runFlow<T, A = T, B = A, C = B, D = C, E = D, F = E, G = F
   const pool = new Pool(options.poolBytes);
   checkBounds(options.source, stages, options.poolBytes);
   checkCount('inFlight', options.inFlight ?? 1);
-  return new Run(options as unknown as FlowOptions<unknown, unknown>, stages, pool).run();
+  const devicePool = new Pool(options.deviceBytes ?? Number.MAX_SAFE_INTEGER, 'deviceBytes');
+  return new Run(options as unknown as FlowOptions<unknown, unknown>, stages, pool, devicePool).run();
 }
 
 type Ended = FlowSummary['ended'];
@@ -53,6 +55,7 @@ class Run {
     private readonly options: FlowOptions<unknown, unknown>,
     private readonly stages: readonly AnyStage[],
     private readonly pool: Pool,
+    private readonly devicePool: Pool,
   ) {
     this.ledger = new Ledger(pool, {
       source: options.source.name,
@@ -64,6 +67,7 @@ class Run {
     this.delivery = new Delivery({
       consume: options.consume,
       inFlight: options.inFlight ?? 1,
+      pool: devicePool,
       ledger: this.ledger,
       signal: this.controller.signal,
       onStop: () => this.finish('stopped'),
@@ -167,6 +171,7 @@ class Run {
       ended: this.failure === undefined ? (this.ended ?? 'complete') : 'failed',
       ledger: this.ledger.counts,
       peakBytes: this.pool.peak,
+      peakDeviceBytes: this.devicePool.peak,
       oversize: this.ledger.oversize,
       consumed: this.delivery.numConsumed,
       waitMs: this.ledger.blame.totalMs,

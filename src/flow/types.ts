@@ -188,8 +188,15 @@ export interface WaitShare {
 
 export type FlowEvent =
   | { readonly kind: 'quarantine'; readonly origin: Origin; readonly stage: string; readonly error: unknown }
-  /** An item bigger than the pool (or than its source declared: `limit`) was admitted, alone. */
-  | { readonly kind: 'oversize'; readonly origin: Origin; readonly bytes: number; readonly limit: number }
+  /** An item bigger than the pool (or than its source declared: `limit`) was admitted, alone; or a value bigger than
+   *  `deviceBytes` was handed to the consumer, alone. */
+  | {
+      readonly kind: 'oversize';
+      readonly pool: 'host' | 'device';
+      readonly origin: Origin;
+      readonly bytes: number;
+      readonly limit: number;
+    }
   /** A tee's sink failed and is called no more. */
   | { readonly kind: 'detach'; readonly origin: Origin; readonly stage: string; readonly error: unknown }
   /** The run is not reproducible: this stage lets samples overtake each other. */
@@ -202,9 +209,11 @@ export interface FlowSummary {
   /** `stopped` by the consumer, `cancelled` by the signal, `failed` (then `runFlow` rejects). */
   readonly ended: 'complete' | 'stopped' | 'cancelled' | 'failed';
   readonly ledger: LedgerCounts;
-  /** The most bytes that were held at once. */
+  /** The most bytes that were held at once, those with the consumer included. */
   readonly peakBytes: number;
-  /** Items bigger than the pool or than declared. */
+  /** The most bytes that the consumer had at once. */
+  readonly peakDeviceBytes: number;
+  /** Items bigger than the pool or than declared, and values bigger than `deviceBytes`. */
   readonly oversize: number;
   /** Values whose `consume` resolved. */
   readonly consumed: number;
@@ -236,7 +245,7 @@ export interface ConsumeContext {
 export interface FlowOptions<T, A = T, B = A, C = B, D = C, E = D, F = E, G = F, H = G> {
   readonly source: Source<T>;
   readonly stages: FlowEntries<T, A, B, C, D, E, F, G, H>;
-  /** The bound on the bytes of all samples between source and consumer. */
+  /** The bound on the bytes of all samples that are not settled: between source and consumer, and with the consumer. */
   readonly poolBytes: number;
   /** Takes one value; its samples are trained when the promise resolves. A rejection stops the run with that error.
    *  Annotate a lambda's parameter: TypeScript does not infer it from `stages` in the same object. */
@@ -245,6 +254,9 @@ export interface FlowOptions<T, A = T, B = A, C = B, D = C, E = D, F = E, G = F,
   readonly from?: FlowPosition;
   /** How many `consume` calls may be open at once; 1 by default. Two overlap preparation with the device's step. */
   readonly inFlight?: number;
+  /** The bound on the bytes of what the consumer has at once: a value is handed over only when there is room, one that
+   *  is bigger alone, and reported. A part of `poolBytes`, not beside it. No bound but `inFlight` by default. */
+  readonly deviceBytes?: number;
   readonly signal?: AbortSignal;
   readonly onEvent?: (event: FlowEvent) => void;
   /** How long an ended run waits for open `consume` calls and for the source to close; 5000 by default. */

@@ -47,6 +47,9 @@ export interface Pipeline {
   readonly sinks: readonly SinkPart[];
   /** Bound on the bytes of all samples between the source and the device. */
   readonly poolBytes: number;
+  /** Bound on the bytes of the batches that are with the device at once, within `poolBytes`; none by default but their
+   *  number. A bigger batch goes alone. */
+  readonly deviceBytes?: number;
   /** Threads of the engine; the machine's cores by default. */
   readonly threads?: number;
 }
@@ -93,6 +96,7 @@ const PIPELINE = z.strictObject({
   step: part('step').optional(),
   sinks: z.array(part('sink')).default([]),
   poolBytes: z.int().positive().default(DEFAULT_POOL_BYTES),
+  deviceBytes: z.int().positive().optional(),
   threads: z.int().positive().optional(),
 });
 
@@ -106,6 +110,7 @@ export interface PipelineSpec<T, A, B = A, C = B, D = C, E = D, F = E, G = F, H 
   readonly step?: Part<'step'>;
   readonly sinks?: readonly SinkPart[];
   readonly poolBytes?: number;
+  readonly deviceBytes?: number;
   readonly threads?: number;
 }
 

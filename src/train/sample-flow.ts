@@ -34,6 +34,8 @@ export interface Declared {
 export interface SampleFlowOptions extends Declared {
   readonly signal: AbortSignal;
   readonly inFlight?: number;
+  /** Bound on the bytes of the batches that are with `consume` at once. */
+  readonly deviceBytes?: number | undefined;
   /** Goes on behind this position of an earlier run. */
   readonly from?: FlowPosition | undefined;
   readonly emit: (event: RunEvent) => void;
@@ -61,7 +63,17 @@ export async function checkFlow(declared: Declared): Promise<void> {
 
 /** Runs samples from the source through the flow to `consume`, within the pool's bound. */
 export async function sampleFlow(options: SampleFlowOptions): Promise<FlowSummary> {
-  const { where, poolBytes, signal, inFlight = 1, from, notices = new Notices(), emit, consume } = options;
+  const {
+    where,
+    poolBytes,
+    deviceBytes,
+    signal,
+    inFlight = 1,
+    from,
+    notices = new Notices(),
+    emit,
+    consume,
+  } = options;
   const source = sourceOf(options);
   return runFlow({
     source,
@@ -71,6 +83,7 @@ export async function sampleFlow(options: SampleFlowOptions): Promise<FlowSummar
     >,
     poolBytes,
     inFlight,
+    ...(deviceBytes !== undefined && { deviceBytes }),
     signal,
     ...(from && { from }),
     consume: (value, context) => consume(asBatch(value, where), context),
@@ -124,7 +137,9 @@ function tell(event: FlowEvent, { where, emit, log, onEnd }: SampleFlowOptions):
       });
     case 'oversize':
       return log(
-        `${where}${rowName(event.origin)} weighs ${event.bytes} bytes, more than ${event.limit}: it was let through alone`,
+        event.pool === 'host'
+          ? `${where}${rowName(event.origin)} weighs ${event.bytes} bytes, more than ${event.limit}: it was let through alone`
+          : `${where}the batch that begins with ${rowName(event.origin)} weighs ${event.bytes} bytes, more than ${event.limit}: it went to the device alone`,
       );
     case 'detach':
       return log(

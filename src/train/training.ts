@@ -67,6 +67,7 @@ export class Training {
       ...trainingFlow(this.#pipeline, processor),
       signal,
       inFlight: IN_FLIGHT,
+      deviceBytes: this.#pipeline.deviceBytes,
       from: this.#resumed?.stream,
       emit: (event) => this.#emit(event),
       log,

@@ -102,7 +102,7 @@ describe('the gate', () => {
     const { items, pool, events, ledger } = open(source, 100);
     await idle();
     expect(items).toHaveLength(1);
-    expect(events).toEqual([{ kind: 'oversize', origin: origin(1), bytes: 500, limit: 100 }]);
+    expect(events).toEqual([{ kind: 'oversize', pool: 'host', origin: origin(1), bytes: 500, limit: 100 }]);
     items[0]?.ticket.settle('trained');
     await idle();
     expect([items.length, pool.used]).toEqual([2, 500]);
@@ -115,7 +115,7 @@ describe('the gate', () => {
     const source = sourceOf([50, 70], { bytes: (n) => n, maxItemBytes: 60 });
     const { events, closed } = open(source, 1000);
     await closed;
-    expect(events).toEqual([{ kind: 'oversize', origin: origin(1), bytes: 70, limit: 60 }]);
+    expect(events).toEqual([{ kind: 'oversize', pool: 'host', origin: origin(1), bytes: 70, limit: 60 }]);
   });
 
   it('takes from the pool what later stages may make of an item', async () => {

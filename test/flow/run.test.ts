@@ -11,6 +11,7 @@ import {
   unorderedMap,
   type ConsumeContext,
   type FlowEvent,
+  type FlowSummary,
   type Stage,
 } from '../../src/flow/index.js';
 import { origin, range, sourceFrom, sourceOf } from './helpers.js';
@@ -315,9 +316,97 @@ describe('a run with items bigger than its pool', () => {
     });
     expect(summary).toMatchObject({ ended: 'complete', oversize: 2, ledger: { issued: 5, trained: 5 } });
     expect(events.filter(({ kind }) => kind === 'oversize')).toEqual([
-      { kind: 'oversize', origin: origin(1), bytes: 1000, limit: 200 },
-      { kind: 'oversize', origin: origin(3), bytes: 2000, limit: 200 },
+      { kind: 'oversize', pool: 'host', origin: origin(1), bytes: 1000, limit: 200 },
+      { kind: 'oversize', pool: 'host', origin: origin(3), bytes: 2000, limit: 200 },
     ]);
+  });
+});
+
+describe('a run with a bound on what the consumer has', () => {
+  /** The bytes that the consumer had at each hand-over, itself included. */
+  async function handed(
+    weights: readonly number[],
+    options: { deviceBytes?: number; inFlight: number },
+  ): Promise<{ had: number[]; summary: FlowSummary; events: FlowEvent[] }> {
+    const had: number[] = [];
+    const events: FlowEvent[] = [];
+    let now = 0;
+    const summary = await runFlow({
+      source: sourceOf(weights, { bytes: (n) => n }),
+      stages: [],
+      poolBytes: 1000,
+      ...options,
+      consume: async (n: number) => {
+        had.push((now += n));
+        await sleep(2);
+        now -= n;
+      },
+      onEvent: (event) => events.push(event),
+    });
+    return { had, summary, events };
+  }
+
+  it('hands values over by weight, as many as fit', async () => {
+    const { had, summary } = await handed([40, 40, 40, 10, 10, 100], { deviceBytes: 100, inFlight: 4 });
+    expect(Math.max(...had)).toBe(100);
+    expect(had.slice(0, 2)).toEqual([40, 80]);
+    expect(summary).toMatchObject({ peakDeviceBytes: 100, oversize: 0, ledger: { trained: 6 } });
+  });
+
+  it('hands one that is bigger over alone, and reports it', async () => {
+    const { had, summary, events } = await handed([40, 300, 40, 40], { deviceBytes: 100, inFlight: 4 });
+    expect(had.slice(0, 3)).toEqual([40, 300, 40]);
+    expect(summary).toMatchObject({ peakDeviceBytes: 300, oversize: 1, ledger: { trained: 4 } });
+    expect(events[0]).toEqual({
+      kind: 'oversize',
+      pool: 'device',
+      origin: origin(1),
+      bytes: 300,
+      limit: 100,
+    });
+  });
+
+  it('is bounded by the number alone where no bytes are given', async () => {
+    const { had, summary } = await handed([40, 300, 40], { inFlight: 2 });
+    expect(had[1]).toBe(340);
+    expect(summary).toMatchObject({ peakDeviceBytes: 340, oversize: 0 });
+  });
+
+  it('counts what the consumer has towards the host pool too, until it is settled', async () => {
+    const source = sourceOf(range(8), { maxItemBytes: 100 });
+    const pulled: number[] = [];
+    await runFlow({
+      source,
+      stages: [],
+      poolBytes: 300,
+      inFlight: 3,
+      deviceBytes: 200,
+      consume: async () => {
+        await sleep(2);
+        pulled.push(source.log.pulled);
+      },
+    });
+    expect(pulled[0]).toBe(3);
+  });
+
+  it('frees the room of a value whose consumer failed, and ends', async () => {
+    const failing = runFlow({
+      source: sourceOf(range(4)),
+      stages: [],
+      poolBytes: 1000,
+      inFlight: 2,
+      deviceBytes: 100,
+      consume: async (n: number) => {
+        if (n === 1) throw new Error('lost device');
+      },
+    });
+    await expect(failing).rejects.toThrow('lost device');
+  });
+
+  it('is refused when the bound is none', async () => {
+    await expect(handed([1], { deviceBytes: 1.5, inFlight: 1 })).rejects.toThrow(
+      'deviceBytes: expected a positive whole number of bytes, received 1.5;',
+    );
   });
 });
 
