@@ -112,6 +112,7 @@ class WideLinear : public torch::autograd::Function<WideLinear> {
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& weight, const Bias& bias) {
     at::AutoDispatchBelowADInplaceOrView below;
     context->save_for_backward({x, weight});
+    context->saved_data["hasBias"] = has(bias);
     return onCpu(x, weight, bias);
   }
 
@@ -132,7 +133,9 @@ class WideLinear : public torch::autograd::Function<WideLinear> {
       if (wantsX) xGrad.addmm_(part, weight.narrow(0, first, count).to(at::kFloat));
       if (wantsWeight) weightGrad.narrow(0, first, count).copy_(at::mm(part.t(), wide));
     }
-    if (context->needs_input_grad(2)) biasGrad = grad.sum({0}, false, at::kFloat).to(grad.scalar_type());
+    // What is no tensor has no edge to ask for.
+    const bool wantsBias = context->saved_data["hasBias"].toBool() && context->needs_input_grad(2);
+    if (wantsBias) biasGrad = grad.sum({0}, false, at::kFloat).to(grad.scalar_type());
     return {wantsX ? xGrad.to(given.scalar_type()).view(given.sizes()) : xGrad, weightGrad, biasGrad};
   }
 };

@@ -107,10 +107,16 @@ describe.each(['float32', 'bfloat16'] as const)('in %s', (dtype) => {
     );
     const wide = inputs.map((x) => x.to('float64').clone());
     const cotangent = randn([2, 37, 1003]).to(dtype);
-    for (const learning of [[0, 1, 2], [0], [1], [2]]) {
+    for (const [hasBias, learning] of [
+      ...[[0, 1, 2], [0], [1], [2]].map((list) => [true, list] as const),
+      ...[[0, 1], [0], [1]].map((list) => [false, list] as const),
+    ]) {
       for (const i of [0, 1, 2])
         for (const list of [inputs, wide]) list[i]!.requiresGrad = learning.includes(i);
-      const [y, expected] = [linear(...inputs), wide[0]!.matmul(wide[1]!.transpose(0, 1)).add(wide[2]!)];
+      const product = wide[0]!.matmul(wide[1]!.transpose(0, 1));
+      const [y, expected] = hasBias
+        ? [linear(...inputs), product.add(wide[2]!)]
+        : [linear(inputs[0]!, inputs[1]!), product];
       expect(difference(y, expected)).toBeLessThan(tolerance[dtype]!);
       const pick = (list: readonly Tensor[]): Tensor[] => learning.map((i) => list[i]!);
       const gradients = grad([y], pick(inputs), [cotangent]);
