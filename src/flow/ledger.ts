@@ -5,7 +5,15 @@ import { Blame } from './blame.js';
 import type { Pool } from './pool.js';
 import { SampleTicket, type Books } from './ticket.js';
 import { Places } from './places.js';
-import type { Cursor, FlowEvent, FlowPosition, LedgerCounts, Origin, Outcome } from './types.js';
+import type {
+  Cursor,
+  FlowEvent,
+  FlowObserver,
+  FlowPosition,
+  LedgerCounts,
+  Origin,
+  Outcome,
+} from './types.js';
 
 export interface LedgerOptions {
   /** The source's name: it is blamed for a wait while no sample is on its way. */
@@ -13,6 +21,7 @@ export interface LedgerOptions {
   readonly onEvent?: (event: FlowEvent) => void;
   /** Gets what `onEvent` throws; by default it is thrown to whoever settled the ticket. */
   readonly onEventError?: (error: unknown) => void;
+  readonly observer?: FlowObserver | undefined;
   /** Milliseconds; `performance.now` by default. */
   readonly now?: () => number;
   /** Where the run that this one continues stood. */
@@ -38,12 +47,14 @@ export class Ledger implements Books {
   private lowest: SampleTicket | undefined;
   private readonly source: string;
   private readonly places: Places;
+  private readonly observer: FlowObserver | undefined;
 
   constructor(
     private readonly pool: Pool,
     private readonly options: LedgerOptions = {},
   ) {
     this.source = options.source ?? 'source';
+    this.observer = options.observer;
     this.places = new Places(options.from);
     this.blame = new Blame(this.source, options.now ?? (() => performance.now()));
   }
@@ -121,6 +132,7 @@ export class Ledger implements Books {
     this.settledAs[outcome] += 1;
     this.places.settled(ticket, outcome, this.first?.sequence ?? Infinity);
     this.close(ticket);
+    this.observer?.(ticket, 'settled');
   }
 
   arrived(ticket: SampleTicket): number {
@@ -133,6 +145,10 @@ export class Ledger implements Books {
 
   position(ticket: SampleTicket): FlowPosition {
     return this.places.behind(ticket);
+  }
+
+  itemOf({ sequence }: SampleTicket): number {
+    return (this.options.from?.item ?? 0) + sequence;
   }
 
   private close(ticket: SampleTicket): void {
@@ -163,15 +179,18 @@ export class Ledger implements Books {
 
   delivered(ticket: SampleTicket): void {
     if (ticket === this.lowest) this.advance();
+    this.observer?.(ticket, 'delivered');
   }
 
   entered(ticket: SampleTicket): void {
     if (ticket === this.lowest && this.blame.waiting) this.blame.look(ticket);
+    this.observer?.(ticket, 'entered');
   }
 
   weighed(ticket: SampleTicket, before: number): void {
     if (ticket.bytes > before) this.pool.take(ticket.bytes - before);
     else this.pool.give(before - ticket.bytes);
+    this.observer?.(ticket, 'weighed');
   }
 
   split(ticket: SampleTicket, bytes: number): SampleTicket {
@@ -197,6 +216,7 @@ export class Ledger implements Books {
     if (ticket.next === undefined) this.last = ticket;
     else ticket.next.previous = ticket;
     this.retreat(ticket);
+    this.observer?.(ticket, 'issued');
   }
 
   /** The lowest ticket blocks nobody any more: the next one does. */

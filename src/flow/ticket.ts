@@ -12,6 +12,8 @@ export interface Books {
   /** @returns its number among the samples of its item; 0 for one done before, which is taken out of the books */
   arrived(ticket: SampleTicket): number;
   position(ticket: SampleTicket): FlowPosition;
+  /** The number of its item in the whole stream, from 0. */
+  itemOf(ticket: SampleTicket): number;
   entered(ticket: SampleTicket): void;
   weighed(ticket: SampleTicket, before: number): void;
   /** A further ticket right after this one, whose bytes the pool holds already. */
@@ -76,7 +78,9 @@ export class SampleTicket implements Ticket {
 
   quarantine(stage: string, error: unknown): void {
     if (this.close('quarantined')) {
-      this.books.report({ kind: 'quarantine', origin: this.origin, stage, error });
+      const { origin, cursor, arrival } = this;
+      const item = this.books.itemOf(this);
+      this.books.report({ kind: 'quarantine', origin, item, part: arrival, cursor, stage, error });
     }
   }
 

@@ -124,6 +124,8 @@ export interface StageTraits {
   readonly itemBytes?: number;
   /** False where the order of outputs depends on timing. */
   readonly reproducible?: boolean;
+  /** How many samples it works on at once; told for forecasts, 1 where it is not. */
+  readonly concurrency?: number;
   /** The text of the user's function in it, by which a changed stage is told. */
   readonly code?: string;
 }
@@ -187,7 +189,19 @@ export interface WaitShare {
 }
 
 export type FlowEvent =
-  | { readonly kind: 'quarantine'; readonly origin: Origin; readonly stage: string; readonly error: unknown }
+  | {
+      readonly kind: 'quarantine';
+      readonly origin: Origin;
+      /** The number of its item in the whole stream, from 0, also where an earlier run is continued. */
+      readonly item: number;
+      /** Its number among the samples of its item that had arrived, from 1; 0 before it had. With `item` it tells what
+       *  lies behind a position: that is told again when a run goes on from there. */
+      readonly part: number;
+      /** Its item's, where the source gives cursors. */
+      readonly cursor: Cursor | undefined;
+      readonly stage: string;
+      readonly error: unknown;
+    }
   /** An item bigger than the pool (or than its source declared: `limit`) was admitted, alone; or a value bigger than
    *  `deviceBytes` was handed to the consumer, alone. */
   | {
@@ -199,6 +213,8 @@ export type FlowEvent =
     }
   /** A tee's sink failed and is called no more. */
   | { readonly kind: 'detach'; readonly origin: Origin; readonly stage: string; readonly error: unknown }
+  /** The consumer has waited for longer than `stallMs`, and still waits. Told again each time that the wait has doubled. */
+  | ({ readonly kind: 'stall' } & WaitShare)
   /** The run is not reproducible: this stage lets samples overtake each other. */
   | { readonly kind: 'unordered'; readonly stage: string }
   /** Always the last event, before `runFlow` resolves or rejects. */
@@ -221,6 +237,8 @@ export interface FlowSummary {
   readonly waitMs: number;
   /** `waitMs` by the stage to blame. */
   readonly waits: Readonly<Record<string, number>>;
+  /** The ten longest waits for one row in one stage, longest first. */
+  readonly slowest: readonly WaitShare[];
   /** False when a stage lets samples overtake each other. */
   readonly reproducible: boolean;
 }
@@ -242,6 +260,27 @@ export interface ConsumeContext {
   readonly stop: () => void;
 }
 
+/** What happened to a sample's ticket. */
+export type TicketChange = 'issued' | 'entered' | 'weighed' | 'delivered' | 'settled';
+
+/** Sees every change of every sample's ticket, as it happens: what it weighs and which stage has it. It is called within
+ *  the flow, so it must be quick, must not throw, and settles nothing. */
+export type FlowObserver = (ticket: ObservedTicket, change: TicketChange) => void;
+
+/** A sample's ticket as an observer sees it. */
+export interface ObservedTicket {
+  readonly origin: Origin;
+  /** Bytes that it holds of the pool. */
+  readonly bytes: number;
+  /** The stage that has it; the source's name before the first. */
+  readonly stage: string;
+  /** Number of its item of the source, from 0. Samples that were made of one item share it. */
+  readonly sequence: number;
+  readonly cursor?: Cursor;
+  /** Once it is settled. */
+  readonly outcome: Outcome | undefined;
+}
+
 export interface FlowOptions<T, A = T, B = A, C = B, D = C, E = D, F = E, G = F, H = G> {
   readonly source: Source<T>;
   readonly stages: FlowEntries<T, A, B, C, D, E, F, G, H>;
@@ -261,6 +300,10 @@ export interface FlowOptions<T, A = T, B = A, C = B, D = C, E = D, F = E, G = F,
   readonly onEvent?: (event: FlowEvent) => void;
   /** How long an ended run waits for open `consume` calls and for the source to close; 5000 by default. */
   readonly graceMs?: number;
+  /** A wait of the consumer that lasts longer is told while it lasts, with the stage and the row that it is for;
+   *  milliseconds, 30,000 by default, Infinity for never. */
+  readonly stallMs?: number;
+  readonly observer?: FlowObserver;
   /** Milliseconds, for the waits; `performance.now` by default. */
   readonly now?: () => number;
 }

@@ -69,7 +69,7 @@ describe('orderedMap', () => {
       .forEach(({ value }) => void values.push(value));
     expect(values).toEqual([4, 5, 6, 7]);
     expect(ledger.counts).toEqual({ issued: 8, trained: 0, dropped: 1, quarantined: 3 });
-    expect(events).toEqual(
+    expect(events).toMatchObject(
       ['thrown', 'rejected', 'errs'].map((message, row) => ({
         kind: 'quarantine',
         origin: origin(row),
@@ -112,7 +112,7 @@ describe('orderedMap', () => {
       'decode: rows.parquet row 0: expected a result within 4 ms, received none; raise timeoutMs, or find out what this sample waits for',
     );
     expect(aborted).toEqual([error]);
-    expect(events).toEqual([{ kind: 'quarantine', origin: origin(0), stage: 'decode', error }]);
+    expect(events).toMatchObject([{ kind: 'quarantine', origin: origin(0), stage: 'decode', error }]);
   });
 
   it('ignores what a late promise says after it was given up', async () => {
