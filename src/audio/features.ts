@@ -31,30 +31,64 @@ export function audioFeatures(clips: readonly DecodedAudio[], settings: FeatureS
       remedy: 'pass at least one',
     });
   }
-  const { numMelBins, hopLength, paddingValue, paddingSide } = settings;
-  const notices: string[] = [];
-  const waves = clips.map((clip, index) => waveOf(clip, `clip ${index}`, settings, notices));
-  const numSamples = paddedLength(Math.max(...waves.map(({ length }) => length)), settings);
-  const frames = numFrames(numSamples, settings);
-  if (frames === 0) throw tooShort(waves, settings);
+  const { shape, mask, notices, lengths, numSamples } = audioFeatureShape(clips, settings);
+  const [, frames, numMelBins] = shape;
+  const { sampleRateHz, paddingValue, paddingSide } = settings;
 
   const features = new Float32Array(clips.length * frames * numMelBins);
-  const mask = new Uint8Array(clips.length * frames);
   const logMel = logMelOf(settings);
-  for (const [index, wave] of waves.entries()) {
+  for (const [index, { data, sampleRateHz: ownRate }] of clips.entries()) {
+    const wave = resample(data, ownRate, sampleRateHz, lengths[index]);
     const padded = new Float32Array(numSamples).fill(paddingValue);
-    const start = paddingSide === 'left' ? numSamples - wave.length : 0;
-    padded.set(wave, start);
+    padded.set(wave, paddingSide === 'left' ? numSamples - wave.length : 0);
     logMel.write(padded, features.subarray(index * frames * numMelBins, (index + 1) * frames * numMelBins));
+  }
+  return { features: { data: features, shape }, mask, notices };
+}
+
+/** What is known of features before they are made. */
+export interface AudioFeatureShape extends Pick<AudioFeatures, 'mask' | 'notices'> {
+  readonly shape: AudioFeatures['features']['shape'];
+  /** What is heard of each clip, in samples at the extractor's rate. [clips] */
+  readonly lengths: readonly number[];
+  /** Of the longest clip, padding included. */
+  readonly numSamples: number;
+}
+
+/** Shape, mask and notices of what `audioFeatures` gives.
+ *  @param isFinite true for samples that are known to be finite numbers; they are not looked at
+ *  @throws {AudioError} as `audioFeatures` */
+export function audioFeatureShape(
+  clips: readonly DecodedAudio[],
+  settings: FeatureSettings,
+  isFinite: (data: Float32Array) => boolean = () => false,
+): AudioFeatureShape {
+  const { numMelBins, hopLength, paddingSide } = settings;
+  const notices: string[] = [];
+  const lengths = clips.map((clip, index) => {
+    const where = `clip ${index}`;
+    check(clip, where, settings);
+    if (!isFinite(clip.data)) checkFinite(clip, where);
+    return heardLength(clip, where, settings, notices);
+  });
+  const numSamples = paddedLength(Math.max(...lengths), settings);
+  const frames = numFrames(numSamples, settings);
+  if (frames === 0) throw tooShort(lengths, settings);
+
+  const mask = new Uint8Array(clips.length * frames);
+  for (const [index, length] of lengths.entries()) {
+    const start = paddingSide === 'left' ? numSamples - length : 0;
     const row = mask.subarray(index * frames, (index + 1) * frames);
     for (let t = 0; t < frames; t++) {
-      row[t] = t * hopLength >= start && t * hopLength < start + wave.length ? 1 : 0;
+      row[t] = t * hopLength >= start && t * hopLength < start + length ? 1 : 0;
     }
   }
   return {
-    features: { data: features, shape: [clips.length, frames, numMelBins] },
+    shape: [clips.length, frames, numMelBins],
     mask: { data: mask, shape: [clips.length, frames] },
     notices,
+    lengths,
+    numSamples,
   };
 }
 
@@ -69,32 +103,33 @@ export function heardOf(clip: DecodedAudio, where: string, settings: FeatureSett
   return { data: data.slice(0, needed), sampleRateHz, cutFromSeconds: seconds };
 }
 
-/** A clip at the extractor's rate, cut where it ends. [samples] */
-function waveOf(
-  clip: DecodedAudio,
+/** Samples of a clip at the extractor's rate, cut where it ends. */
+function heardLength(
+  { data, sampleRateHz, cutFromSeconds = 0 }: DecodedAudio,
   where: string,
   settings: FeatureSettings,
   notices: string[],
-): Float32Array {
-  check(clip, where, settings);
-  const { data, sampleRateHz, cutFromSeconds = 0 } = clip;
-  const bad = firstNotFinite(data);
-  if (bad >= 0) {
-    throw new AudioError({
-      where,
-      expected: 'samples that are finite numbers',
-      received: `${data[bad]} at ${(bad / sampleRateHz).toFixed(3)} s`,
-      remedy: 'repair or drop the row',
-    });
-  }
+): number {
   const { sampleRateHz: rate } = settings;
   const limit = heardSamples(settings);
-  const wave = resample(data, sampleRateHz, rate, limit);
-  if (cutFromSeconds > 0 || resampledLength(data.length, sampleRateHz, rate) > limit) {
-    const whole = Math.max(data.length / sampleRateHz, cutFromSeconds);
-    notices.push(`${where} lasts ${seconds(whole)}: only its first ${seconds(wave.length / rate)} are heard`);
+  const whole = resampledLength(data.length, sampleRateHz, rate);
+  const heard = Math.min(whole, limit);
+  if (cutFromSeconds > 0 || whole > limit) {
+    const lasts = Math.max(data.length / sampleRateHz, cutFromSeconds);
+    notices.push(`${where} lasts ${seconds(lasts)}: only its first ${seconds(heard / rate)} are heard`);
   }
-  return wave;
+  return heard;
+}
+
+function checkFinite({ data, sampleRateHz }: DecodedAudio, where: string): void {
+  const bad = firstNotFinite(data);
+  if (bad < 0) return;
+  throw new AudioError({
+    where,
+    expected: 'samples that are finite numbers',
+    received: `${data[bad]} at ${(bad / sampleRateHz).toFixed(3)} s`,
+    remedy: 'repair or drop the row',
+  });
 }
 
 function check(
@@ -120,15 +155,15 @@ function check(
   }
 }
 
-function tooShort(waves: readonly Float32Array[], settings: FeatureSettings): AudioError {
+function tooShort(lengths: readonly number[], settings: FeatureSettings): AudioError {
   const { frameLength, sampleRateHz } = settings;
   const ms = (samples: number): string =>
     `${samples} samples (${((samples / sampleRateHz) * 1e3).toFixed(1)} ms)`;
-  const longest = waves.reduce((best, wave, i) => (wave.length > waves[best]!.length ? i : best), 0);
+  const longest = lengths.indexOf(Math.max(...lengths));
   return new AudioError({
     where: `clip ${longest}`,
     expected: `at least one frame's ${ms(frameLength + 1)}, padding included`,
-    received: ms(waves[longest]!.length),
+    received: ms(lengths[longest] ?? 0),
     remedy: 'drop clips that are too short to hear anything in',
   });
 }

@@ -37,6 +37,7 @@ export async function openFlac(source: Source, where: string): Promise<Stream> {
   return {
     sampleRateHz,
     pieces: decode(source, at, info, where),
+    ...(numSamples !== undefined && { length: { stated: numSamples, there: numSamples } }),
     totalSeconds: async () => numSamples && numSamples / sampleRateHz,
   };
 }

@@ -14,6 +14,8 @@ export interface Stream {
   readonly sampleRateHz: number;
   /** Mono samples in order. @throws {AudioError} where the file is damaged, or at its end when something is missing */
   readonly pieces: AsyncIterable<Float32Array>;
+  /** Samples (a channel) as the header tells where it can be trusted without decoding, and how many of them are there. */
+  readonly length?: { readonly stated: number; readonly there: number };
   /** Length of the whole clip as far as headers tell; undefined where they do not. Asked only of clips that are cut. */
   totalSeconds(): Promise<number | undefined>;
 }

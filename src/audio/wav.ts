@@ -148,5 +148,10 @@ export function openPcm(source: Source, where: string, data: PcmData): Stream {
     for await (const piece of piecesOf(source, offset, end, () => pieceBytes)) yield mixFrames(piece, layout);
     if (there < numFrames) throw truncated(where, format, numFrames, there, sampleRateHz);
   }
-  return { sampleRateHz, pieces: pieces(), totalSeconds: async () => numFrames / sampleRateHz };
+  return {
+    sampleRateHz,
+    pieces: pieces(),
+    length: { stated: numFrames, there: Math.min(numFrames, there) },
+    totalSeconds: async () => numFrames / sampleRateHz,
+  };
 }

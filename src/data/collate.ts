@@ -1,6 +1,7 @@
 // Examples into one padded batch: typed arrays that own their memory, ready to be transferred to the device thread.
 
 import { DataError, type Fault } from '../errors.js';
+import { blankFloats, isBlank } from './blank.js';
 import type { Batch, Example, NdArray } from './types.js';
 
 /** The label that the loss ignores. */
@@ -179,13 +180,17 @@ function joinImages(examples: readonly Example[]): NdArray<Float32Array> | undef
     parts.push(pixelValues);
   }
   if (!size) return undefined;
-  const data = new Float32Array(parts.reduce((sum, part) => sum + part.data.length, 0));
+  const numValues = parts.reduce((sum, part) => sum + part.data.length, 0);
+  const numImages = parts.reduce((sum, { shape }) => sum + shape[0]!, 0);
+  const shape = [numImages, ...size];
+  if (parts.every(({ data }) => isBlank(data))) return { data: blankFloats(numValues), shape };
+  const data = new Float32Array(numValues);
   let offset = 0;
   for (const part of parts) {
     data.set(part.data, offset);
     offset += part.data.length;
   }
-  return { data, shape: [parts.reduce((sum, { shape }) => sum + shape[0]!, 0), ...size] };
+  return { data, shape };
 }
 
 /** Clips of all examples, [clips, frames, melBins], with their mask; nothing when none has a clip. */
@@ -207,7 +212,9 @@ function joinClips(examples: readonly Example[]): Pick<Batch, 'inputFeatures' | 
     });
   }
   if (bins === undefined) return {};
-  const features = new Float32Array(numClips * frames * bins);
+  const blank = examples.every(({ inputFeatures }) => !inputFeatures || isBlank(inputFeatures.data));
+  const numValues = numClips * frames * bins;
+  const features = blank ? blankFloats(numValues) : new Float32Array(numValues);
   const mask = new Uint8Array(numClips * frames);
   let clip = 0;
   for (const { inputFeatures, inputFeaturesMask } of examples) {
@@ -215,7 +222,11 @@ function joinClips(examples: readonly Example[]): Pick<Batch, 'inputFeatures' | 
     const [clips, length] = inputFeatures.shape as readonly [number, number, number];
     for (let own = 0; own < clips; own++, clip++) {
       const begin = own * length;
-      features.set(inputFeatures.data.subarray(begin * bins, (begin + length) * bins), clip * frames * bins);
+      if (!blank)
+        features.set(
+          inputFeatures.data.subarray(begin * bins, (begin + length) * bins),
+          clip * frames * bins,
+        );
       mask.set(inputFeaturesMask.data.subarray(begin, begin + length), clip * frames);
     }
   }

@@ -1,7 +1,7 @@
 // A sample's last two steps before it is batched, each a plain function: media decoded, then tokens, labels and arrays.
 
 import { AudioError, TextError } from '../errors.js';
-import { decodedAudio, decodedImage, type Hearing } from './media-arrays.js';
+import { type Hearing, type MediaReader, wholeMedia } from './media-arrays.js';
 import type { Processor } from './processor.js';
 import type { DecodedImage, Example, Message, Sample } from './types.js';
 
@@ -9,13 +9,15 @@ export interface DecodeSampleOptions {
   /** Rate and length of what the model hears; 16 kHz and 30 s by default. */
   readonly hearing?: Hearing;
   readonly signal?: AbortSignal;
+  /** The processor's. */
+  readonly reader?: MediaReader;
 }
 
 /** The sample with its pictures and clips decoded. Off the JavaScript thread.
  *  @throws {ImageError} {AudioError} naming the picture or clip that cannot be decoded */
 export async function decodeSampleMedia(
   sample: Sample,
-  { hearing, signal }: DecodeSampleOptions = {},
+  { hearing, signal, reader = wholeMedia }: DecodeSampleOptions = {},
 ): Promise<Sample> {
   const counts = { image: 0, audio: 0 };
   const messages = await Promise.all(
@@ -25,9 +27,9 @@ export async function decodeSampleMedia(
         message.content.map(async (part) => {
           switch (part.type) {
             case 'image':
-              return { ...part, image: await decodedImage(part.image, counts.image++) };
+              return { ...part, image: await reader.image(part.image, counts.image++) };
             case 'audio':
-              return { ...part, audio: await decodedAudio(part.audio, counts.audio++, hearing, signal) };
+              return { ...part, audio: await reader.audio(part.audio, counts.audio++, hearing, signal) };
             case 'text':
               return part;
             default:

@@ -17,6 +17,26 @@ export interface Hearing {
   readonly maxSeconds: number;
 }
 
+/** How encoded media become pixels and samples, and those the arrays that the towers take. */
+export interface MediaReader {
+  /** Pixels of a picture. @throws {ImageError} naming it */
+  readonly image: (image: ImagePart['image'], index: number) => Promise<DecodedImage>;
+  /** Samples of a clip. @throws {AudioError} naming it; the signal's reason when it is aborted */
+  readonly audio: (
+    clip: AudioPart['audio'],
+    index: number,
+    hearing?: Partial<Hearing>,
+    signal?: AbortSignal,
+  ) => Promise<DecodedAudio>;
+  /** Pixel values of pictures in their order. */
+  readonly pixels: (images: readonly ImagePart['image'][], settings: ImageSettings) => Promise<PixelValues>;
+  /** Log-mel features of clips in their order. */
+  readonly features: (
+    clips: readonly AudioPart['audio'][],
+    settings: FeatureSettings,
+  ) => Promise<AudioFeatures>;
+}
+
 /** What a model hears of a clip. */
 export function hearingOf({ sampleRateHz, maxSamples }: FeatureSettings): Hearing {
   return { sampleRateHz, maxSeconds: maxSamples / sampleRateHz };
@@ -76,3 +96,11 @@ export async function featuresOf(
   const decoded = await Promise.all(clips.map((clip, index) => decodedAudio(clip, index, hearing)));
   return audioFeaturesInThread(decoded, settings);
 }
+
+/** Reads media as a model is trained on them. */
+export const wholeMedia: MediaReader = {
+  image: decodedImage,
+  audio: decodedAudio,
+  pixels: pixelsOf,
+  features: featuresOf,
+};

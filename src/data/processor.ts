@@ -6,7 +6,7 @@ import { type Fault, TextError } from '../errors.js';
 import { resolveFolder, type ResolveOptions } from '../hub/index.js';
 import { ChatTemplate, type TemplateMessage, Tokenizer, unguard } from '../text/index.js';
 import { assistantSpans, labelsOf, type Span } from './labels.js';
-import { featuresOf, pixelsOf } from './media-arrays.js';
+import { type MediaReader, wholeMedia } from './media-arrays.js';
 import { AUDIO, checkPlaceholders, clipsIn, IMAGE, imagesIn, type Media, mediaOf, present } from './media.js';
 import { checkMessages, type MessageInput } from './messages.js';
 import { expandPlaceholders } from './placeholders.js';
@@ -35,12 +35,14 @@ export class Processor {
 
   /** @param template none where the folder has none: then only `decode` and the tokenizer work
    *  @param media none for a text-only model
-   *  @param maxTokens the context, where the tokenizer states it */
+   *  @param maxTokens the context, where the tokenizer states it
+   *  @param reader makes the arrays of pictures and clips */
   constructor(
     readonly tokenizer: Tokenizer,
     readonly template: ChatTemplate | undefined,
     readonly media: Media = {},
     readonly maxTokens?: number,
+    readonly reader: MediaReader = wholeMedia,
   ) {
     const named = ['bos', 'eos', 'pad', 'unk'].flatMap((name) => {
       const token = tokenizer.named(name);
@@ -55,6 +57,11 @@ export class Processor {
     this.padTokenId = tokenizer.named('pad')?.id ?? eos ?? 0;
     const ends = [eos, template && this.#turnEnd(template)];
     this.eosTokenIds = [...new Set(ends.filter((id) => id !== undefined))];
+  }
+
+  /** The same processor, which reads media otherwise. */
+  withReader(reader: MediaReader): Processor {
+    return new Processor(this.tokenizer, this.template, this.media, this.maxTokens, reader);
   }
 
   /** Bytes of one image's pixel values; 0 without images, and where images keep their own sizes. */
@@ -118,8 +125,12 @@ export class Processor {
     this.#checkLength(bos.length + ids.length, maxTokens);
     const { image, audio } = this.media;
     const [pixels, heard] = await Promise.all([
-      images.length > 0 ? pixelsOf(present(IMAGE, images, this.#where), image!.settings) : undefined,
-      clips.length > 0 ? featuresOf(present(AUDIO, clips, this.#where), audio!.settings) : undefined,
+      images.length > 0
+        ? this.reader.pixels(present(IMAGE, images, this.#where), image!.settings)
+        : undefined,
+      clips.length > 0
+        ? this.reader.features(present(AUDIO, clips, this.#where), audio!.settings)
+        : undefined,
     ]);
     return {
       inputIds: Int32Array.from([...bos, ...ids]),

@@ -56,11 +56,11 @@ const decodeMediaPart = definePart({
     const hearing = audio && { hearing: hearingOf(audio) };
     return heaviestSoFar(
       (weigh) =>
-        orderedMap((sample: Sample, call) => decodeSampleMedia(sample, { ...hearing, signal: call.signal }), {
-          name: 'decodeMedia',
-          concurrency,
-          weigh,
-        }),
+        orderedMap(
+          (sample: Sample, { signal }) =>
+            decodeSampleMedia(sample, { ...hearing, signal, reader: processor.reader }),
+          { name: 'decodeMedia', concurrency, weigh },
+        ),
       { bytesOf: sampleBytes, grows: hasClips },
     );
   },

@@ -31,6 +31,44 @@ const strict = { failOn: 'warning', limitInputPixels: MAX_PIXELS, ignoreIcc: tru
  *  @param where names the image in errors
  *  @throws {ImageError} when it is of another format (SVG for one), larger than 50 megapixels, truncated or corrupt */
 export async function decodeImage(bytes: Uint8Array, where = 'image'): Promise<Pixels> {
+  const format = formatIn(bytes, where);
+  try {
+    return await decodeAny(bytes, format);
+  } catch (cause) {
+    throw await explain(bytes, format, where, cause);
+  }
+}
+
+/** Width and height that `decodeImage` would give. Of a picture of more than 128 x 128 pixels only the header is read, so
+ *  that corrupt pixels behind it are not found.
+ *  @throws {ImageError} as `decodeImage`, as far as the header tells */
+export async function imageSize(
+  bytes: Uint8Array,
+  where = 'image',
+): Promise<{ readonly width: number; readonly height: number }> {
+  const format = formatIn(bytes, where);
+  try {
+    const small = format === 'png' ? decodeSmallPng(bytes) : undefined;
+    if (small) return sizeOf(small);
+    const { autoOrient } = await sharp(bytes, strict).metadata();
+    const { width, height } = autoOrient;
+    if (width * height > MAX_PIXELS) throw new Error(PIXEL_LIMIT);
+    return width * height > SMALL_PIXELS ? { width, height } : sizeOf(await decodeAny(bytes, format));
+  } catch (cause) {
+    throw await explain(bytes, format, where, cause);
+  }
+}
+
+/** Decoding costs no more than reading the header. */
+const SMALL_PIXELS = 128 * 128;
+/** As libvips says it. */
+const PIXEL_LIMIT = 'exceeds pixel limit';
+
+function sizeOf({ width, height }: Pixels): { width: number; height: number } {
+  return { width, height };
+}
+
+function formatIn(bytes: Uint8Array, where: string): Format {
   if (!(bytes instanceof Uint8Array)) {
     throw new ImageError({
       where,
@@ -48,12 +86,12 @@ export async function decodeImage(bytes: Uint8Array, where = 'image'): Promise<P
       remedy: 'convert it to PNG or JPEG, or drop the row',
     });
   }
-  try {
-    const small = sniffed.format === 'png' ? decodeSmallPng(bytes) : undefined;
-    return small ?? (await decode(bytes, sniffed.format));
-  } catch (cause) {
-    throw await explain(bytes, sniffed.format, where, cause);
-  }
+  return sniffed.format;
+}
+
+async function decodeAny(bytes: Uint8Array, format: Format): Promise<Pixels> {
+  const small = format === 'png' ? decodeSmallPng(bytes) : undefined;
+  return small ?? (await decode(bytes, format));
 }
 
 async function decode(bytes: Uint8Array, format: Format): Promise<Pixels> {
@@ -126,7 +164,7 @@ async function explain(
   cause: unknown,
 ): Promise<ImageError> {
   const reason = messageOf(cause).split('\n')[0]!;
-  if (reason.includes('exceeds pixel limit')) {
+  if (reason.includes(PIXEL_LIMIT)) {
     const { width, height } = await sharp(bytes, { limitInputPixels: false, failOn: 'none' }).metadata();
     const size = `${width} x ${height}, ${Math.round((width * height) / 1e6)} megapixels`;
     return new ImageError(

@@ -1,5 +1,5 @@
 // Images: decode, resize, and the values that the vision tower takes.
 
-export { decodeImage, MAX_PIXELS, type Pixels } from './decode.js';
-export { pixelValues, resizeImage, type PixelValues } from './pixel-values.js';
+export { decodeImage, imageSize, MAX_PIXELS, type Pixels } from './decode.js';
+export { pixelShape, pixelValues, resizeImage, type PixelValues } from './pixel-values.js';
 export { imageSettings, type ImageSettings } from './settings.js';

@@ -20,16 +20,11 @@ export async function pixelValues(
   settings: ImageSettings,
   where = 'image',
 ): Promise<PixelValues> {
-  const first = images[0];
-  if (!first)
-    throw new ImageError({ where, expected: 'an image', received: 'none', remedy: 'pass at least one' });
-  const { height, width } = settings.size ?? first;
+  const shape = pixelShape(images, settings, where);
+  const [, , height, width] = shape;
   const { resample, scaling } = settings;
   const perImage = 3 * height * width;
   const data = floats(images.length * perImage);
-  images.forEach((image, index) => {
-    check(image, images.length > 1 ? `${where} ${index}` : where, settings.size ? undefined : first);
-  });
   const addon = loadAddon();
   await Promise.all(
     images.map((image, index) =>
@@ -46,7 +41,24 @@ export async function pixelValues(
       ),
     ),
   );
-  return { data, shape: [images.length, 3, height, width] };
+  return { data, shape };
+}
+
+/** The shape of what `pixelValues` gives, [images, 3, height, width]. Of the pixels only their number is looked at.
+ *  @throws {ImageError} as `pixelValues` */
+export function pixelShape(
+  images: readonly Pixels[],
+  settings: ImageSettings,
+  where = 'image',
+): PixelValues['shape'] {
+  const first = images[0];
+  if (!first)
+    throw new ImageError({ where, expected: 'an image', received: 'none', remedy: 'pass at least one' });
+  const { height, width } = settings.size ?? first;
+  images.forEach((image, index) => {
+    check(image, images.length > 1 ? `${where} ${index}` : where, settings.size ? undefined : first);
+  });
+  return [images.length, 3, height, width];
 }
 
 /** RGB resized with antialias, as torchvision resizes 8-bit images; off the JavaScript thread.
