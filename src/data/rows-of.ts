@@ -13,6 +13,7 @@ import {
   type ReadingOptions,
   type RowSource,
 } from './source-part.js';
+import { withRow } from './row-again.js';
 import { hashValue } from './rows-of-hash.js';
 import { explodeRow, readWindows, weigh, type Item, type LoadedChunk } from './windows.js';
 
@@ -150,12 +151,16 @@ async function* readValues(options: Options, signal: AbortSignal, from?: Cursor)
   }
 }
 
+/** A value up to here stays with its sample while that is on its way: it cannot be read again. */
+const KEPT_BYTES = 2 ** 16;
+
 function itemsOf(value: unknown, row: number, { name, explode, maxItemBytes = Infinity }: Options): Item[] {
   const origin = { file: name, rowGroup: 0, row };
   const where = () => `${name}, row ${row}`;
   const itemOf = (made: unknown): Item => {
     try {
-      return { value: made, bytes: weigh(made, maxItemBytes, where), origin };
+      const bytes = weigh(made, maxItemBytes, where);
+      return { value: made, bytes, origin: bytes > KEPT_BYTES ? origin : withRow(origin, () => made) };
     } catch (error) {
       return { error, bytes: 0, origin };
     }

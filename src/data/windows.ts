@@ -6,6 +6,7 @@ import type { Cursor, SourceFault, SourceItem } from '../flow/types.js';
 import { decode, z } from '../schema.js';
 import { bytesOf, cleanCells } from './cells.js';
 import { permutation, random } from './random.js';
+import { withRow } from './row-again.js';
 import type { Origin } from './types.js';
 
 /** Rows that are loaded together. */
@@ -207,14 +208,17 @@ async function loadWindow<C extends Chunk>(
   const order = window.keys && permutation(entries.length, random(...window.keys, 1));
   const { shardIndex, numShards } = options;
   const { epoch, number, position, firstIndex } = window;
+  // Weakly: a sample on its way keeps no window alive that is done with.
+  const held = new WeakRef(entries);
   return {
     *items() {
       const before = position.count;
       position.count += entries.length;
       for (let index = firstIndex; index < entries.length; index++) {
         if ((before + index) % numShards !== shardIndex) continue;
-        const entry = entries[order ? order[index]! : index]!;
-        yield itemOf(entry, options, { epoch, window: number, index, before });
+        const place = order ? order[index]! : index;
+        const again = () => rowOf(held.deref()?.[place]);
+        yield itemOf(entries[place]!, options, { epoch, window: number, index, before }, again);
       }
     },
   };
@@ -259,9 +263,10 @@ function itemOf(
   entry: Entry,
   { maxItemBytes, asTheyAre }: WindowOptions,
   cursor: WindowCursor,
+  again: () => unknown,
 ): Item | Promise<Item> {
   const { chunk, row, made } = entry;
-  const origin = chunk.originOf(row);
+  const origin = withRow(chunk.originOf(row), again);
   const fault = (error: unknown): Item => ({ error: errorOf(error), bytes: 0, origin, cursor });
   const finish = (value: unknown): Item => {
     try {
@@ -279,6 +284,12 @@ function itemOf(
   } catch (error) {
     return fault(error);
   }
+}
+
+/** What an entry was made of; what it was exploded into, where it was. Views of the chunk's memory. */
+function rowOf(entry: Entry | undefined): unknown {
+  if (!entry) return undefined;
+  return entry.made && 'value' in entry.made ? entry.made.value : entry.chunk.rowAt(entry.row);
 }
 
 /** The bytes of an item. @throws {DataError} when it is heavier than allowed */

@@ -1,0 +1,38 @@
+// The way back from a sample's origin to its row, for what becomes of few rows alone: to show one that was quarantined.
+// The row is not kept for it; it can be had as long as its source holds it anyway.
+
+import type { Origin } from '../flow/types.js';
+
+/** An origin that knows its row. Copies of it (`{ ...origin }`, messages to threads) are plain origins. */
+class RowOrigin implements Origin {
+  readonly file: string;
+  readonly rowGroup: number;
+  readonly row: number;
+  readonly #again: () => unknown;
+
+  constructor({ file, rowGroup, row }: Origin, again: () => unknown) {
+    this.file = file;
+    this.rowGroup = rowGroup;
+    this.row = row;
+    this.#again = again;
+  }
+
+  static read(origin: Origin): unknown {
+    return origin instanceof RowOrigin ? origin.#again() : undefined;
+  }
+}
+
+/** @param again gives the row, a promise of it, or undefined when it is gone; may throw */
+export function withRow(origin: Origin, again: () => unknown): Origin {
+  return new RowOrigin(origin, again);
+}
+
+/** The row that an item was made of, or what it was exploded into, or a promise of it: undefined where its source has let
+ *  go of it, or cannot read it. Its bytes may be views of memory that is the source's: use it at once. */
+export function rowAgain(origin: Origin): unknown {
+  try {
+    return RowOrigin.read(origin);
+  } catch {
+    return undefined; // the error that it was quarantined for says it better
+  }
+}
