@@ -2,25 +2,13 @@
 
 import { Observable, type Subscriber } from 'rxjs';
 import { FlowError } from '../errors.js';
+import { type BatchBy, type FillRule, type Filling, ruleOf } from './filling.js';
 import { GroupTicket } from './group.js';
-import { checkCount, checkPositive, stageOf } from './options.js';
+import { stageOf } from './options.js';
 import { at, isPromise } from './transform.js';
 import type { Origin, StageOf, Ticketed } from './types.js';
 
-/** When a batch is full: at a number of samples, or before their cost would pass a limit. */
-export type BatchBy<A> =
-  | { readonly size: number }
-  | {
-      /** What a sample costs, such as its tokens: a number >= 0. */
-      readonly cost: (value: A) => number;
-      readonly limit: number;
-      /** True counts each sample as the costliest of its batch (padding): limit >= number * largest. */
-      readonly padded?: boolean;
-      /** The most samples in a batch, however cheap. It lets the pool be checked before the run. */
-      readonly maxItems?: number;
-    };
-
-export interface BatchOptions<B> {
+export interface BatchOptions<B, A = never> {
   /** `batch` by default. */
   readonly name?: string;
   /** Drops the samples of a last batch that did not get full; by default it is emitted. */
@@ -29,16 +17,19 @@ export interface BatchOptions<B> {
   readonly itemBytes?: number;
   /** What the whole batch weighs, in bytes. */
   readonly weigh?: (value: B) => number;
+  /** What a sample weighs while its batch is open, in bytes; without it what it weighed before. */
+  readonly weighItem?: (value: A) => number;
 }
 
-/** Makes one value of several: synchronously (an `orderedMap` after it may go on asynchronously). */
-export type Collate<A, B> = (values: readonly A[], origins: readonly Origin[]) => B;
+/** Makes one value of several: synchronously (an `orderedMap` after it may go on asynchronously).
+ *  @param slots where in the batch a rule of one's own has put each value; else 0 */
+export type Collate<A, B> = (values: readonly A[], origins: readonly Origin[], slots: readonly number[]) => B;
 
 /** Gathers samples in order; the batch's ticket settles them all.
  *
  *  When `collate` throws an error with a whole number `index` (0 is the first of its `values`), that sample alone is
  *  quarantined and the others are collated again, to a batch that is smaller by one; when it throws any other error, all
- *  samples of the batch are quarantined. A sample whose own cost is above the limit is quarantined, and so is one whose
+ *  samples of the batch are quarantined. A sample that is too costly for any batch is quarantined, and so is one whose
  *  cost cannot be told.
  *
  *  @example batch({ size: 8 }, (examples) => pad(examples))
@@ -46,18 +37,19 @@ export type Collate<A, B> = (values: readonly A[], origins: readonly Origin[]) =
 export function batch<A, B>(
   by: BatchBy<A>,
   collate: Collate<A, B>,
-  options: BatchOptions<B> = {},
+  options: BatchOptions<B, A> = {},
 ): StageOf<A, B> {
   const { name = 'batch', itemBytes } = options;
-  const full = 'size' in by ? bySize<A>(name, by.size) : byCost(name, by);
-  const most = 'size' in by ? by.size : by.maxItems;
+  const rule = ruleOf(name, by);
+  const { maxItems, maxBytes } = rule;
   return stageOf({
     name,
-    ...(most === undefined ? {} : { holdsItems: most, gathers: most }),
+    ...(maxItems === undefined ? {} : { holdsItems: maxItems, gathers: maxItems }),
+    ...(maxBytes === undefined ? {} : { holdsBytes: maxBytes }),
     ...(itemBytes === undefined ? {} : { itemBytes }),
     connect: (source) =>
       new Observable((subscriber) => {
-        const batcher = new Batcher(name, full, collate, options, subscriber);
+        const batcher = new Batcher(name, rule, collate, options, subscriber);
         subscriber.add(() => batcher.clear());
         return source.subscribe({
           next: (item) => batcher.next(item),
@@ -68,71 +60,47 @@ export function batch<A, B>(
   });
 }
 
-/** The rule that closes a batch: a fresh fold for each. */
-interface Rule<A> {
-  /** @returns what the sample costs; throws when it can be in no batch */
-  readonly cost: (value: A, origin: Origin) => number;
-  /** Whether `number` samples of this total and largest cost are too many. */
-  readonly exceeds: (number: number, total: number, largest: number) => boolean;
-  /** Whether nothing more can be added. */
-  readonly isFull: (number: number, total: number, largest: number) => boolean;
-}
-
-function bySize<A>(name: string, size: number): Rule<A> {
-  checkCount(`${name}: size`, size);
-  return { cost: () => 1, exceeds: (number) => number > size, isFull: (number) => number === size };
-}
-
-function byCost<A>(name: string, by: Exclude<BatchBy<A>, { size: number }>): Rule<A> {
-  const { cost, padded = false, maxItems = Infinity } = by;
-  const limit = checkPositive(`${name}: limit`, by.limit);
-  if (by.maxItems !== undefined) checkCount(`${name}: maxItems`, by.maxItems);
-  const sum = (number: number, total: number, largest: number): number => (padded ? number * largest : total);
-  return {
-    cost: (value, origin) => {
-      const own = cost(value);
-      if (own >= 0 && own <= limit) return own;
-      throw new FlowError({
-        where: at(name, origin),
-        expected: `a sample that costs 0 to ${limit}`,
-        received: String(own),
-        remedy: 'raise the limit, or shorten or filter such samples before',
-      });
-    },
-    exceeds: (number, total, largest) => number > maxItems || sum(number, total, largest) > limit,
-    isFull: (number, total, largest) => number === maxItems || sum(number, total, largest) === limit,
-  };
+/** A sample in an open batch. */
+interface Gathered<A> extends Ticketed<A> {
+  readonly slot: number;
 }
 
 class Batcher<A, B> {
-  private items: Ticketed<A>[] = [];
-  private total = 0;
-  private largest = 0;
+  private items: Gathered<A>[] = [];
+  private filling: Filling<unknown>;
 
   constructor(
     private readonly name: string,
-    private readonly rule: Rule<A>,
+    private readonly rule: FillRule<A>,
     private readonly collate: Collate<A, B>,
-    private readonly options: BatchOptions<B>,
+    private readonly options: BatchOptions<B, A>,
     private readonly subscriber: Subscriber<Ticketed<B>>,
-  ) {}
+  ) {
+    this.filling = rule.open();
+  }
 
-  next(item: Ticketed<A>): void {
-    if (!item.ticket.arrive()) return;
-    let cost: number;
+  next({ value, ticket }: Ticketed<A>): void {
+    if (!ticket.arrive()) return;
+    let measure: unknown;
     try {
-      cost = this.rule.cost(item.value, item.ticket.origin);
+      measure = this.rule.measure(value, ticket.origin);
+      if (this.options.weighItem !== undefined) ticket.weigh(this.options.weighItem(value));
     } catch (error) {
-      item.ticket.quarantine(this.name, error);
+      ticket.quarantine(this.name, error);
       return;
     }
-    const { rule } = this;
-    if (rule.exceeds(this.items.length + 1, this.total + cost, Math.max(this.largest, cost))) this.emit();
-    this.items.push(item);
-    this.total += cost;
-    this.largest = Math.max(this.largest, cost);
-    if (rule.isFull(this.items.length, this.total, this.largest)) this.emit();
-    else item.ticket.park();
+    let slot = this.filling.add(measure);
+    if (slot === undefined) {
+      this.emit();
+      slot = this.filling.add(measure);
+    }
+    if (slot === undefined) {
+      ticket.quarantine(this.name, refusedError(this.name, ticket.origin));
+      return;
+    }
+    this.items.push({ value, ticket, slot });
+    if (this.filling.isFull) this.emit();
+    else ticket.park();
   }
 
   complete(): void {
@@ -148,11 +116,10 @@ class Batcher<A, B> {
     this.items = [];
   }
 
-  private take(): Ticketed<A>[] {
+  private take(): Gathered<A>[] {
     const { items } = this;
     this.items = [];
-    this.total = 0;
-    this.largest = 0;
+    this.filling = this.rule.open();
     return items;
   }
 
@@ -178,12 +145,13 @@ class Batcher<A, B> {
   }
 
   /** Collates, leaving out of `items` each sample that the error blames: all, unless it names one. */
-  private collated(items: Ticketed<A>[]): B | undefined {
+  private collated(items: Gathered<A>[]): B | undefined {
     while (items.length > 0) {
       try {
         return this.collate(
           items.map(({ value }) => value),
           items.map(({ ticket }) => ticket.origin),
+          items.map(({ slot }) => slot),
         );
       } catch (error) {
         const index = indexIn(error, items.length);
@@ -201,6 +169,15 @@ function indexIn(error: unknown, length: number): number | undefined {
   return typeof index === 'number' && Number.isInteger(index) && index >= 0 && index < length
     ? index
     : undefined;
+}
+
+function refusedError(name: string, origin: Origin): FlowError {
+  return new FlowError({
+    where: at(name, origin),
+    expected: 'a sample that fits in an empty batch',
+    received: 'one that the rule measured, and then refused',
+    remedy: 'let measure throw for such a sample',
+  });
 }
 
 function promiseError(name: string, origin: Origin): FlowError {
