@@ -1,12 +1,16 @@
 export { removeFolder, replaceFile, replaceFolder, withFile, type ReplaceOptions } from './atomic.js';
+export { bestFile, ranked, readBest, writeBest, type BestCheckpoints, type BestMode } from './best.js';
 export { checkpointFault, listNames, quote, readFault, showShape, writeFault } from './faults.js';
 export { elementBytes, engineDType, type StoredDType, type TensorEntry } from './header.js';
+export { writeModelFiles, writtenAs, type ModelFiles, type WritableWeight } from './model-files.js';
 export { readHeader, SafetensorsFile, type TensorSource } from './safetensors.js';
 export { indexFile, isWeightFile, openWeights, readIndex, singleFile } from './shards.js';
 export {
+  checkpointFolder,
   latestCheckpoint,
   listCheckpoints,
   loadCheckpoint,
+  pruneCheckpoints,
   readState,
   saveCheckpoint,
   type Checkpoint,

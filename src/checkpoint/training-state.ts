@@ -5,6 +5,7 @@ import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { decode, z } from '../schema.js';
 import { removeFolder, replaceFolder, withFile } from './atomic.js';
+import { BEST, type BestCheckpoints } from './best.js';
 import { checkpointFault, readFault } from './faults.js';
 import { SafetensorsFile } from './safetensors.js';
 import { indexFile, isWeightFile, readIndex, singleFile } from './shards.js';
@@ -20,6 +21,7 @@ const stateSchema = z.looseObject({
   position: z.json(),
   ledger: z.json(),
   origin: z.looseObject({ repository: z.string(), revision: z.string(), commit: z.string() }).optional(),
+  best: BEST.optional(),
 });
 
 /** What a run needs, beside weights and optimizer, to go on where it stood. */
@@ -34,6 +36,8 @@ export interface TrainingState {
   readonly ledger: z.core.util.JSONType;
   /** Where the model came from that the run began with, when that was no folder. */
   readonly origin?: { readonly repository: string; readonly revision: string; readonly commit: string };
+  /** The best by a metric so far, this one included where it is. */
+  readonly best?: BestCheckpoints;
 }
 
 export interface Checkpoint {
@@ -57,14 +61,8 @@ export async function saveCheckpoint(
   { state, writeWeights, optimizer }: CheckpointParts,
   { keep = Infinity }: { keep?: number } = {},
 ): Promise<Checkpoint> {
-  if (!(keep >= 1)) {
-    throw checkpointFault(runFolder, undefined, {
-      expected: 'keep of 1 or more checkpoints',
-      received: String(keep),
-      remedy: 'leave it out to keep all',
-    });
-  }
-  const folder = join(runFolder, `checkpoint-${state.step}`);
+  refuseKeep(runFolder, keep);
+  const folder = checkpointFolder(runFolder, state.step);
   await replaceFolder(
     folder,
     async (beside) => {
@@ -74,9 +72,36 @@ export async function saveCheckpoint(
     },
     { isStale: isWeightFile, last: stateFile },
   );
-  const others = listCheckpoints(runFolder).filter(({ step }) => step !== state.step);
-  for (const { folder } of others.slice(0, Math.max(0, others.length + 1 - keep))) await removeFolder(folder);
+  await pruneCheckpoints(runFolder, { newest: state.step, keep });
   return { step: state.step, folder };
+}
+
+/** Removes the oldest checkpoints beyond `keep`.
+ *  @param newest the step of the one that was just written, which stays and counts
+ *  @param except steps of others that stay and do not count
+ *  @throws {CheckpointError} when one cannot be removed */
+export async function pruneCheckpoints(
+  runFolder: string,
+  { newest, keep, except = [] }: { newest: number; keep: number; except?: readonly number[] },
+): Promise<void> {
+  refuseKeep(runFolder, keep);
+  const others = listCheckpoints(runFolder).filter(({ step }) => step !== newest);
+  const old = others.slice(0, Math.max(0, others.length + 1 - keep));
+  for (const { step, folder } of old) if (!except.includes(step)) await removeFolder(folder);
+}
+
+/** Where a run keeps the checkpoint of a step. */
+export function checkpointFolder(runFolder: string, step: number): string {
+  return join(runFolder, `checkpoint-${step}`);
+}
+
+function refuseKeep(runFolder: string, keep: number): void {
+  if (keep >= 1) return;
+  throw checkpointFault(runFolder, undefined, {
+    expected: 'keep of 1 or more checkpoints',
+    received: String(keep),
+    remedy: 'leave it out to keep all',
+  });
 }
 
 /** The complete checkpoints of a run, oldest first. Folders that lack a file, as a removal or a copy that was cut off
@@ -112,8 +137,8 @@ export function readState(folder: string): TrainingState {
   } catch (cause) {
     throw readFault(path, "a checkpoint's state", cause);
   }
-  const { step, rng, position, ledger, origin } = decode(stateSchema, json, path);
-  return { step, rng, position, ledger, ...(origin && { origin }) };
+  const { step, rng, position, ledger, origin, best } = decode(stateSchema, json, path);
+  return { step, rng, position, ledger, ...(origin && { origin }), ...(best && { best }) };
 }
 
 function isComplete(folder: string): boolean {

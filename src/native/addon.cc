@@ -9,6 +9,7 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   sluice::InitMappedFile(env, exports);
   sluice::InitImage(env, exports);
   sluice::InitMemoryCounters(env, exports);
+  sluice::InitCrossing(env, exports);
   return exports;
 }
 

@@ -53,5 +53,6 @@ void InitTensors(Napi::Env env, Napi::Object exports);
 void InitMappedFile(Napi::Env env, Napi::Object exports);
 void InitImage(Napi::Env env, Napi::Object exports);
 void InitMemoryCounters(Napi::Env env, Napi::Object exports);
+void InitCrossing(Napi::Env env, Napi::Object exports);
 
 }  // namespace sluice

@@ -70,6 +70,10 @@ export interface NativeAddon {
   free(handle: Handle): boolean;
   share(handle: Handle): Handle;
   liveTensors(): number;
+  /** @returns a number under which any thread of the process may take the tensor, once */
+  sendTensor(handle: Handle): number;
+  /** @returns a handle of this thread, or 0 where nothing waits under that number */
+  receiveTensor(number: number): Handle;
   adjustMemory(bytes: number): number;
   /** Bytes in use by tensors on a CPU, and the most since the last restart. @param restart counts the most from now on */
   tensorMemory(restart: boolean): [used: number, most: number];

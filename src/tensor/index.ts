@@ -14,6 +14,7 @@ export {
   type Operand,
 } from './tensor.js';
 export * from './create.js';
+export * from './crossing.js';
 export * from './mapped.js';
 export * from './ops.js';
 export * from './random.js';

@@ -11,7 +11,7 @@ export {
 export { EMBEDDINGS, mappedTables, refuseLearningTables } from './mapped-embeddings.js';
 export type { Gemma3n } from './model.js';
 export { whitenProjector } from './projector.js';
-export { savePretrained, type SaveOptions } from './save.js';
+export { modelFiles, savePretrained, type SaveOptions } from './save.js';
 export { loadWeights, namedWeights } from './weights.js';
 export { inspectCheckpoint, type Inspection, type InspectOptions } from './inspect.js';
 export { sliceMatFormer, type SliceOptions, type SliceResult } from './matformer.js';

@@ -5,18 +5,16 @@
 // embedding where the output head has weights of its own. Where it is tied to the head, the head needs all of it beside
 // the computation: it stays mapped only where that is no copy, on a CPU in the dtype stored.
 
-import { engineDType, type NamedSource, type TensorSource } from '../../checkpoint/index.js';
+import { engineDType, type TensorSource } from '../../checkpoint/index.js';
 import { ConfigError } from '../../errors.js';
 import { Embedding, mappedAs } from '../../nn/index.js';
-import { type DType, type Tensor, noGrad, scope } from '../../tensor/index.js';
+import type { DType, Tensor } from '../../tensor/index.js';
 import type { Gemma3n } from './model.js';
 
 /** 'device': all embeddings are copied as other weights are. 'mapped': those that can stay in their file do.
  *  'perLayerMapped': of these, the per-layer embeddings alone. */
 export const EMBEDDINGS = ['device', 'mapped', 'perLayerMapped'] as const;
 export type EmbeddingsPlace = (typeof EMBEDDINGS)[number];
-
-const PIECE_BYTES = 32 * 2 ** 20;
 
 /** Gives a model that was built `withDeferredTables` its tables: those that stay mapped from the file, and memory for the
  *  others.
@@ -71,26 +69,6 @@ export function mappedTables(model: Gemma3n): Map<string, Embedding> {
     }
   }
   return found;
-}
-
-/** What is written of a weight: a table in a file of another dtype is converted as it is written, so that what is saved
- *  does not depend on where it was. */
-export function writableWeight(weight: Tensor): NamedSource[1] {
-  const dtype = mappedAs(weight);
-  if (dtype === undefined || dtype === weight.dtype) return weight;
-  const { shape } = weight;
-  const rowBytes = 8 * shape.slice(1).reduce((product, size) => product * size, 1);
-  const step = Math.max(1, Math.floor(PIECE_BYTES / rowBytes));
-  return {
-    dtype,
-    shape,
-    *pieces() {
-      for (let row = 0; row < (shape[0] ?? 0); row += step) {
-        const count = Math.min(step, shape[0]! - row);
-        yield noGrad(() => scope(() => weight.narrow(0, row, count).to(dtype)));
-      }
-    },
-  };
 }
 
 /** @throws {ConfigError} when tables that stay in their file are to learn */

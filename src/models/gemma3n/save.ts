@@ -6,15 +6,14 @@ import {
   indexFile,
   isWeightFile,
   replaceFolder,
-  withFile,
-  writeShards,
-  type NamedSource,
+  writeModelFiles,
+  type ModelFiles,
 } from '../../checkpoint/index.js';
 import { PROCESSOR_FILES } from '../../data/processor-files.js';
+import { mappedAs } from '../../nn/index.js';
 import { decode, z } from '../../schema.js';
 import { configText, generationText } from './config-json.js';
 import { companionsOf } from './load.js';
-import { writableWeight } from './mapped-embeddings.js';
 import type { Gemma3n } from './model.js';
 import { namedWeights } from './weights.js';
 
@@ -41,23 +40,29 @@ export async function savePretrained(
   await replaceFolder(
     folder,
     async (beside) => {
-      const files = new Map(companionsOf(model.config));
-      if (processor !== undefined)
-        for (const [name, file] of await processorFiles(processor)) files.set(name, file);
-      files.set('config.json', encode(configText(model.config, model.outputWeight.dtype)));
-      if (!files.has('generation_config.json')) {
-        files.set('generation_config.json', encode(generationText(model.config)));
-      }
-      for (const [name, file] of files)
-        await withFile(join(beside, name), (handle) => handle.writeFile(file));
-      const weights = Array.from(namedWeights(model), ([name, weight]): NamedSource => [
-        name,
-        writableWeight(weight),
-      ]);
-      await writeShards(beside, weights, maxShardBytes === undefined ? {} : { maxShardBytes });
+      const { files, weights } = modelFiles(model);
+      const copied = processor === undefined ? [] : await processorFiles(processor);
+      const options = maxShardBytes === undefined ? {} : { maxShardBytes };
+      await writeModelFiles(beside, { files: new Map([...files, ...copied]), weights }, options);
     },
     { isStale: isWeightFile, last: indexFile },
   );
+}
+
+/** What a model's folder is written from. The weights are the living ones. A table that is used in another dtype than its
+ *  file's is written as it is used, so that what is saved does not depend on where it was. */
+export function modelFiles(model: Gemma3n): ModelFiles {
+  const files = new Map(companionsOf(model.config));
+  files.set('config.json', encode(configText(model.config, model.outputWeight.dtype)));
+  if (!files.has('generation_config.json')) {
+    files.set('generation_config.json', encode(generationText(model.config)));
+  }
+  const weights = Array.from(namedWeights(model), ([name, tensor]) => ({
+    name,
+    tensor,
+    dtype: mappedAs(tensor) ?? tensor.dtype,
+  }));
+  return { files, weights };
 }
 
 async function processorFiles(folder: string): Promise<[string, Uint8Array][]> {
