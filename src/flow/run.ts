@@ -7,8 +7,9 @@ import { stagesOf } from './chain.js';
 import { Delivery } from './deliver.js';
 import { gate, type Gate } from './gate.js';
 import { Ledger } from './ledger.js';
-import { checkCount } from './options.js';
+import { checkCount, checkPositive } from './options.js';
 import { Pool } from './pool.js';
+import { watchStalls } from './stall-watch.js';
 import type { AnyStage, FlowOptions, FlowSummary, Ticketed } from './types.js';
 
 /** Runs a flow to its end.
@@ -34,9 +35,13 @@ export async function runFlow<T, A = T, B = A, C = B, D = C, E = D, F = E, G = F
   const pool = new Pool(options.poolBytes);
   checkBounds(options.source, stages, options.poolBytes);
   checkCount('inFlight', options.inFlight ?? 1);
+  if (options.stallMs !== Infinity) checkPositive('stallMs', options.stallMs ?? STALL_MS);
   const devicePool = new Pool(options.deviceBytes ?? Number.MAX_SAFE_INTEGER, 'deviceBytes');
   return new Run(options as unknown as FlowOptions<unknown, unknown>, stages, pool, devicePool).run();
 }
+
+/** How long the consumer waits before it is told for what, in milliseconds. */
+const STALL_MS = 30_000;
 
 type Ended = FlowSummary['ended'];
 
@@ -62,6 +67,7 @@ class Run {
       onEvent: options.onEvent,
       onEventError: (error) => this.fail(error),
       now: options.now,
+      observer: options.observer,
       from: options.from,
     });
     this.delivery = new Delivery({
@@ -90,10 +96,14 @@ class Run {
     const cancel = (): void => this.finish('cancelled');
     if (signal?.aborted === true) cancel();
     signal?.addEventListener('abort', cancel, { once: true });
+    let endWatch = (): void => {};
     try {
       const graph = this.ended === undefined ? this.connect(entrance) : undefined;
       if (graph !== undefined) {
         this.delivery.begin();
+        endWatch = watchStalls(this.ledger.blame, this.options.stallMs ?? STALL_MS, (stall) =>
+          this.ledger.report({ kind: 'stall', ...stall }),
+        );
         const subscription = graph.subscribe({
           next: (item) => this.delivery.offer(item),
           error: (error: unknown) => this.fail(error),
@@ -104,6 +114,7 @@ class Run {
       }
       await this.settle(graph === undefined ? undefined : entrance);
     } finally {
+      endWatch();
       signal?.removeEventListener('abort', cancel);
     }
     return this.close();
@@ -176,6 +187,7 @@ class Run {
       consumed: this.delivery.numConsumed,
       waitMs: this.ledger.blame.totalMs,
       waits: { ...this.ledger.blame.totals },
+      slowest: [...this.ledger.blame.slowest],
       reproducible: this.stages.every((stage) => stage.reproducible !== false),
     };
   }

@@ -124,6 +124,8 @@ export interface StageTraits {
   readonly itemBytes?: number;
   /** False where the order of outputs depends on timing. */
   readonly reproducible?: boolean;
+  /** It only shows values to somebody: a forecast of a run leaves it out. */
+  readonly onlooker?: boolean;
   /** How many samples it works on at once; told for forecasts, 1 where it is not. */
   readonly concurrency?: number;
   /** The text of the user's function in it, by which a changed stage is told. */

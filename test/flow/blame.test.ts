@@ -83,6 +83,45 @@ describe('a wait', () => {
     expect(ledger.blame.end().waits).toEqual([{ stage: 'decode', ms: 15, origin: origin(1) }]);
   });
 
+  it('is remembered with its row, the ten longest of a run, longest first', () => {
+    const { ledger, wait } = clocked();
+    for (let row = 0; row < 30; row++) {
+      ledger.beginWait();
+      const ticket = ledger.issue(origin(row), 1);
+      ticket.enter('decode');
+      wait(((row * 7) % 30) + 1);
+      ticket.enter('encode');
+      ticket.settle('dropped');
+      wait(row === 3 ? 24.5 : 0);
+      ledger.blame.end();
+    }
+    const { slowest } = ledger.blame;
+    expect(slowest.map(({ ms }) => ms)).toEqual([30, 29, 28, 27, 26, 25, 24.5, 24, 23, 22]);
+    expect(slowest[0]).toEqual({ stage: 'decode', ms: 30, origin: origin(17) });
+    expect(slowest[6]).toEqual({ stage: 'rows', ms: 24.5 });
+  });
+
+  it('of two stages for one row is two waits, and of one stage one however often it was looked at', () => {
+    const { ledger, wait } = clocked();
+    ledger.beginWait();
+    const ticket = ledger.issue(origin(0), 1);
+    ticket.enter('decode');
+    wait(2);
+    ledger.issue(origin(1), 1);
+    wait(3);
+    ticket.enter('decode');
+    wait(1);
+    ticket.enter('encode');
+    wait(4);
+    expect(ledger.blame.present()).toEqual({ stage: 'encode', ms: 10, origin: origin(0) });
+    ledger.blame.end();
+    expect(ledger.blame.present()).toBeUndefined();
+    expect(ledger.blame.slowest).toEqual([
+      { stage: 'decode', ms: 6, origin: origin(0) },
+      { stage: 'encode', ms: 4, origin: origin(0) },
+    ]);
+  });
+
   it('is not counted while the consumer is busy, and adds up over the run', () => {
     const { ledger, wait } = clocked();
     ledger.beginWait();
