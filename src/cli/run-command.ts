@@ -7,6 +7,7 @@ import { streamLog } from '../native/progress.js';
 import { downloadProgress } from '../report/download.js';
 import { jsonLines } from '../report/json-lines.js';
 import { progress } from '../report/progress.js';
+import { type Ceiling, measureCeiling } from '../train/ceiling.js';
 import type { Pipeline } from '../train/pipeline.js';
 import { runPipeline } from '../train/run.js';
 import { takeOutput } from './output.js';
@@ -20,6 +21,7 @@ export interface RunArguments {
   readonly resume?: boolean;
   readonly resumeAnyway?: boolean;
   readonly json?: boolean;
+  readonly ceiling?: boolean;
 }
 
 /** Runs a pipeline file. @param mode 'eval' leaves out what trains, so that only evaluations run */
@@ -30,21 +32,52 @@ export async function runFile(args: RunArguments, mode: 'run' | 'eval'): Promise
   const signal = AbortSignal.any([stop.signal, output.signal]);
   const declared = await loadPipeline(file, set);
   const pipeline = mode === 'eval' ? evaluationOf(declared, file) : declared;
+  const outDir = resolve(args.out ?? join('runs', pipeline.name));
+  const log = (line: string) => (json ? process.stderr : process.stdout).write(`${line}\n`);
   try {
     await ensureAddon({ log: streamLog(), signal });
+    if (args.ceiling) {
+      const ceiling = await measureCeiling(training(pipeline, file), {
+        outDir,
+        signal,
+        log,
+        onProgress: downloadProgress(),
+      });
+      output.write(json ? `${JSON.stringify({ event: 'ceiling', ...ceiling })}\n` : ceilingLine(ceiling));
+      return;
+    }
     await runPipeline(pipeline, {
-      outDir: resolve(args.out ?? join('runs', pipeline.name)),
+      outDir,
       resume: (args.resume ?? false) || (args.resumeAnyway ?? false),
       resumeAnyway: args.resumeAnyway ?? false,
       signal,
       sinks: [json ? jsonLines((line) => output.write(line)) : progress()],
       onDownload: downloadProgress(),
-      log: (line) => (json ? process.stderr : process.stdout).write(`${line}\n`),
+      log,
     });
   } catch (error) {
     if (signal.aborted && !(error instanceof SluiceError)) throw signal.reason;
     throw error;
   }
+}
+
+/** @throws {ConfigError} where there is nothing to time */
+function training(pipeline: Pipeline, file: string): Pipeline {
+  if (pipeline.step) return pipeline;
+  throw new ConfigError({
+    where: `${file}: step`,
+    expected: 'a step, whose pace --ceiling measures',
+    received: 'none',
+    remedy: 'add step: sft({ ... }), or leave out --ceiling',
+  });
+}
+
+function ceilingLine({ steps, samples, tokens, stepMs, tokensPerSecond }: Ceiling): string {
+  const step = `${samples} samples, ${tokens} tokens`;
+  return (
+    `an infinitely fast feed would give ${Math.round(tokensPerSecond)} tokens/s: ${stepMs.toFixed(1)} ms a step ` +
+    `(median of ${steps}) over one cached step of ${step}\n`
+  );
 }
 
 /** Sinks that have nothing to do where nothing is trained or evaluated. */

@@ -14,6 +14,7 @@ import type {
 } from '../train/events.js';
 import { CHARTS_SCRIPT } from './charts-script.js';
 import { STYLE } from './style.js';
+import { timeTable } from './time-table.js';
 
 /** Everything that the page shows. */
 export interface ReportData {
@@ -58,6 +59,7 @@ export function renderReport(data: ReportData): string {
 <section class="charts" id="charts"></section>
 ${evaluations(data.evals)}
 ${[...data.answers.values()].map((event) => answers(event, data.answers.size > 1)).join('')}
+${time(data)}
 ${quarantine(data)}
 ${notices(data)}
 <details><summary>Configuration</summary><pre>${escape(JSON.stringify(data.config, null, 2))}</pre></details>
@@ -200,6 +202,12 @@ function card({ prompt, reference, answer, picture }: SampleAnswer): string {
   const image = picture ? `<img src="${escape(picture)}" alt="">` : '';
   const expected = right ? '' : `<span class="expected">expected ${escape(reference)}</span>`;
   return `<figure class="${right ? 'right' : 'wrong'}">${image}<figcaption>${escape(prompt)}<b>${escape(answer) || '(nothing)'}</b>${expected}</figcaption></figure>`;
+}
+
+function time({ end }: ReportData): string {
+  const lines = end ? timeTable(end) : [];
+  if (lines.length === 0) return '';
+  return `<section><h2>Where the time went</h2><pre>${escape(lines.join('\n'))}</pre></section>`;
 }
 
 function quarantine({ quarantined, numQuarantined }: ReportData): string {

@@ -2,7 +2,8 @@
 // checkpoints as they come, the account of all samples at the end.
 
 import cliProgress from 'cli-progress';
-import type { EndEvent, EvalEvent, NoticeEvent, RunEvent, StepEvent } from '../train/events.js';
+import { timeTable } from './time-table.js';
+import type { EndEvent, EvalEvent, NoticeEvent, RunEvent, StallEvent, StepEvent } from '../train/events.js';
 import type { Sink } from '../train/sink.js';
 
 /** Milliseconds between lines where there is no terminal. */
@@ -63,12 +64,19 @@ export function progress(out: NodeJS.WriteStream = process.stdout): Sink {
           return say(`quarantined ${event.row} in ${event.stage}: ${event.error}`);
         case 'notice':
           return say(noticeLine(event));
+        case 'stall':
+          return say(stallLine(event));
+        case 'detach':
+          return say(
+            `${event.sink} failed${event.row ? ` at ${event.row}` : ''} and gets no more: ${event.error}`,
+          );
         case 'checkpoint':
           return say(`checkpoint ${event.path}`);
         case 'end':
           if (barShown) bar.stop();
           barShown = false;
-          return say(endLine(event));
+          say(endLine(event));
+          return timeTable(event).forEach(say);
         case 'answers':
           return;
         default:
@@ -110,6 +118,10 @@ function statusOf({ loss, tokensPerSecond, waitShare, secondsPerStep }: Smooth, 
 
 function noticeLine({ row, stage, message, count }: NoticeEvent): string {
   return `${row} in ${stage}: ${message}${count === undefined ? '' : `; ${count} notices like it were not shown`}`;
+}
+
+function stallLine({ stage, row, ms }: StallEvent): string {
+  return `the step has waited for ${duration(ms / 1000)}, for ${row === undefined ? stage : `${row} in ${stage}`}`;
 }
 
 function evaluationLine({ name, step, count, scores }: EvalEvent): string {

@@ -55,7 +55,17 @@ export const report = definePart({
           return;
         case 'notice':
           return void notices.push(event);
+        case 'detach': {
+          const message = `failed and gets no more: ${event.error}`;
+          return void notices.push({
+            event: 'notice',
+            row: event.row ?? 'the run',
+            stage: event.sink,
+            message,
+          });
+        }
         case 'checkpoint':
+        case 'stall':
           return;
         default:
           event satisfies never;
@@ -66,8 +76,8 @@ export const report = definePart({
       leftovers: () => [file],
       start: (started) => {
         context = started;
-        const { outDir, resumedAt } = started;
-        if (resumedAt !== undefined) readMetrics(outDir, resumedAt).forEach(onEvent);
+        const { outDir, resumedAt, resumedFrom } = started;
+        if (resumedAt !== undefined) readMetrics(outDir, resumedAt, resumedFrom).forEach(onEvent);
         data.end = undefined;
       },
       onEvent,

@@ -4,7 +4,7 @@ import type { Batch } from '../data/types.js';
 import { transferables } from '../data/collate.js';
 import type { DeviceThread } from '../device/thread.js';
 import type { ConsumeContext, FlowPosition } from '../flow/index.js';
-import { type StepEvent, rowName } from './events.js';
+import { type RowWait, type StepEvent, rowName, rowWait } from './events.js';
 import type { Sinks } from './sinks.js';
 import type { DeviceApi } from './worker.js';
 
@@ -30,6 +30,7 @@ interface Pending {
   clips: number;
   rows: string[];
   waits: Record<string, number>;
+  slowest: RowWait | undefined;
   /** Where the stream stands behind them. */
   position: FlowPosition | undefined;
 }
@@ -41,6 +42,7 @@ const NOTHING: Pending = {
   clips: 0,
   rows: [],
   waits: {},
+  slowest: undefined,
   position: undefined,
 };
 
@@ -56,6 +58,9 @@ export class TrainLoop {
   #lastStep: number;
   #position: FlowPosition | undefined;
   #numTrained = 0;
+  #computeMs = 0;
+  #sinksMs = 0;
+  #numTokens = 0;
 
   constructor(options: LoopOptions) {
     this.#options = options;
@@ -77,6 +82,11 @@ export class TrainLoop {
   /** Samples of those steps, without what was done before this run. */
   get numTrained(): number {
     return this.#numTrained;
+  }
+
+  /** Milliseconds of the device's steps and of the sinks that held steps back, and the tokens of those steps. */
+  get pace(): { readonly compute: number; readonly sinks: number; readonly tokens: number } {
+    return { compute: this.#computeMs, sinks: this.#sinksMs, tokens: this.#numTokens };
   }
 
   /** Takes one batch; resolves when its gradient is accumulated and, with the last one of a step, the update done. One
@@ -103,7 +113,7 @@ export class TrainLoop {
     await this.#newest;
     if (this.#pending.batches === 0 || unfinished === 'give up') return;
     const event = await this.#update();
-    await this.#options.sinks.after(event);
+    await this.#after(event);
   }
 
   /** @returns when the batch is done, and what the next one must wait for before it is posted */
@@ -122,7 +132,7 @@ export class TrainLoop {
     accumulated.catch(() => undefined); // `update` is queued behind it; the first error is the one reported
     const done = Promise.all([accumulated, this.#update()]).then(([, event]) => event);
     if (!sinks.due(step)) return { done };
-    const released = done.then((event) => sinks.after(event));
+    const released = done.then((event) => this.#after(event));
     return { done: released, released };
   }
 
@@ -134,14 +144,26 @@ export class TrainLoop {
     pending.clips += batch.inputFeatures?.shape[0] ?? 0;
     pending.rows.push(...rows);
     pending.position = context.position;
-    for (const { stage, ms } of context.waits) pending.waits[stage] = (pending.waits[stage] ?? 0) + ms;
+    for (const wait of context.waits) {
+      pending.waits[wait.stage] = (pending.waits[wait.stage] ?? 0) + wait.ms;
+      if (wait.ms > (pending.slowest?.ms ?? 0)) pending.slowest = rowWait(wait);
+    }
+  }
+
+  async #after(event: StepEvent): Promise<void> {
+    const begun = performance.now();
+    await this.#options.sinks.after(event);
+    this.#sinksMs += performance.now() - begun;
   }
 
   async #update(): Promise<StepEvent> {
-    const { tokens, images, clips, rows, waits, position } = this.#pending;
+    const { tokens, images, clips, rows, waits, slowest, position } = this.#pending;
     this.#pending = structuredClone(NOTHING);
     const result = await this.#options.device.call('update', [rows]);
-    const event: StepEvent = { event: 'step', ...result, tokens, samples: rows.length, images, clips, waits };
+    const counts = { tokens, samples: rows.length, images, clips };
+    const event: StepEvent = { event: 'step', ...result, ...counts, waits, ...(slowest && { slowest }) };
+    this.#computeMs += event.stepMs;
+    this.#numTokens += tokens;
     this.#lastStep = event.step;
     this.#position = position;
     this.#numTrained += rows.length;

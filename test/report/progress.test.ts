@@ -44,7 +44,15 @@ const step = (number: number, loss = 2): StepEvent => ({
 });
 
 const OTHERS: readonly RunEvent[] = [
-  { event: 'quarantine', row: 'a.parquet row group 0 row 3', stage: 'decodeMedia', error: 'truncated' },
+  {
+    event: 'quarantine',
+    row: 'a.parquet row group 0 row 3',
+    stage: 'decodeMedia',
+    error: 'truncated',
+    stream: 'train',
+    item: 3,
+    part: 0,
+  },
   { event: 'notice', row: 'a.parquet row group 0 row 4', stage: 'encode', message: 'clip 0 lasts 35.0 s' },
   {
     event: 'notice',
@@ -53,20 +61,29 @@ const OTHERS: readonly RunEvent[] = [
     message: 'clip 1 lasts 31.0 s',
     count: 980,
   },
+  { event: 'stall', row: 'a.parquet row group 0 row 9', stage: 'decodeMedia', ms: 31_000 },
+  { event: 'stall', stage: 'parquet', ms: 60_100 },
   { event: 'checkpoint', step: 2, path: '/out/checkpoint-2' },
   { event: 'answers', step: 2, name: 'eval', answers: [] },
   { event: 'eval', step: 2, name: 'eval', count: 50, scores: { exactMatch: 0.25, 'exactMatch:colour': 0.5 } },
 ];
 
-const END: RunEvent = {
+const END = {
   event: 'end',
   outcome: 'complete',
   ledger: { issued: 10, trained: 8, dropped: 1, quarantined: 1 },
   peakBytes: 2_500_000,
   steps: 700,
   waitMs: 4000,
+  waits: { encode: 1000, decodeMedia: 3000, parquet: 0.4 },
+  slowest: [
+    { row: 'a.parquet row group 0 row 7', stage: 'decodeMedia', ms: 900 },
+    { stage: 'parquet', ms: 12 },
+  ],
   seconds: 125,
-};
+  time: { setup: 1000, compute: 100_000, wait: 4000, sinks: 19_500, other: 500 },
+  feed: { tokensPerSecond: 2000, withoutWaits: 2100 },
+} satisfies RunEvent;
 
 function begin(out: NodeJS.WriteStream, maxSteps: number | undefined = 700) {
   const sink = progress(out);
@@ -98,11 +115,19 @@ describe('progress on a pipe', () => {
         'quarantined a.parquet row group 0 row 3 in decodeMedia: truncated',
         'a.parquet row group 0 row 4 in encode: clip 0 lasts 35.0 s',
         'b.parquet row group 0 row 0 in encode: clip 1 lasts 31.0 s; 980 notices like it were not shown',
+        'the step has waited for 31s, for a.parquet row group 0 row 9 in decodeMedia',
+        'the step has waited for 60s, for parquet',
         'checkpoint /out/checkpoint-2',
         'eval at step 2, 50 samples: exactMatch 0.250  exactMatch:colour 0.500',
         'step 700/700  loss 2.0000  3000 tokens/s  wait 10.0%  0s left',
         '700 steps in 2m 05s, of which 4s waiting for data; 10 samples issued = 8 trained + 1 dropped + 1 quarantined; ' +
           'at most 2.5 MB in flight',
+        'time    125 s = setup 1.00 s + compute 100 s + wait 4.00 s + sinks 19.5 s + other 0.50 s',
+        'wait    decodeMedia 3.00 s, encode 1.00 s',
+        'slowest 0.90 s  a.parquet row group 0 row 7, in decodeMedia',
+        '        0.01 s  parquet, before a row was there',
+        'feed    2000 tokens/s, 95.2% of what its steps take without a wait (pipe run --ceiling measures a feed that is ' +
+          'never waited for)',
       ]),
     );
     // 70 seconds: a line each ten, and the last step's
@@ -140,7 +165,7 @@ describe('progress on a terminal', () => {
     expect(out.text).toContain('step 2/3  loss 2.0000  3000 tokens/s  wait 10.0%  0s left');
     expect(out.text).toContain('quarantined a.parquet row group 0 row 3 in decodeMedia: truncated\n');
     expect(out.text).toContain('eval at step 2, 50 samples: exactMatch 0.250');
-    expect(out.text.trimEnd()).toMatch(/at most 2\.5 MB in flight$/);
+    expect(out.text.trimEnd()).toMatch(/at most 2\.5 MB in flight\ntime .*\n(.*\n)*feed .*$/);
     const before = out.text;
     vi.advanceTimersByTime(1000);
     expect(out.text).toBe(before);
@@ -168,6 +193,8 @@ describe('JSON lines', () => {
       'quarantine',
       'notice',
       'notice',
+      'stall',
+      'stall',
       'checkpoint',
       'eval',
       'end',

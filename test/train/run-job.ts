@@ -54,12 +54,11 @@ export interface Ran {
 export const conversation = (row: ColourRow) =>
   chat(user(image(row.image), text(row.question)), assistant(text(row.answer)));
 
-/** Never throws: see `error`. */
-export async function runJob(options: JobOptions = {}): Promise<Ran> {
-  const { epochs = 1, batchSize = 4, maxSteps = 100, accumulate = 1, sinks = [], set = [] } = options;
-  const outDir = options.outDir ?? temporaryFolder();
+/** The job as a pipeline file would declare it. */
+export async function jobSpec(options: JobOptions = {}) {
+  const { epochs = 1, batchSize = 4, maxSteps = 100, accumulate = 1, sinks = [] } = options;
   const file = writeRows(join(temporaryFolder(), 'rows.parquet'), options.rows ?? (await colourRows(12)));
-  const declared = pipeline({
+  return pipeline({
     name: 'job',
     seed: 1,
     threads: 1,
@@ -69,6 +68,13 @@ export async function runJob(options: JobOptions = {}): Promise<Ran> {
     step: sft({ optimizer: adamw({ lr: 1e-3 }), schedule: constant(), clipNorm: 1, maxSteps, accumulate }),
     sinks,
   });
+}
+
+/** Never throws: see `error`. */
+export async function runJob(options: JobOptions = {}): Promise<Ran> {
+  const { set = [] } = options;
+  const outDir = options.outDir ?? temporaryFolder();
+  const declared = await jobSpec(options);
   const events: RunEvent[] = [];
   const lines: string[] = [];
   const recorder: Sink = {

@@ -22,6 +22,11 @@ export default command<RunArguments>({
         default: false,
         describe: 'The same, also where data, seed or flow have changed',
       })
+      .option('ceiling', {
+        type: 'boolean',
+        default: false,
+        describe: 'Train on one cached batch, to time what an infinitely fast feed would give',
+      })
       .option('json', { type: 'boolean', default: false, describe: 'One JSON object a line on stdout' }),
   handler: async (args) => {
     const { runFile } = await import('../run-command.js');
