@@ -13,6 +13,7 @@ export { rows } from './data/rows-of.js';
 export { assistant, audio, chat, image, system, text, user } from './data/chat.js';
 export { decodeMedia, encode } from './data/stages.js';
 export { batch } from './data/batch.js';
+export { pack, type PackOptions } from './data/pack.js';
 export { filter, flatMap, lift, map, orderedMap, tee, unorderedMap } from './flow/index.js';
 export { metrics } from './train/metrics.js';
 export { checkpoints } from './train/checkpoints.js';

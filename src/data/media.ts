@@ -60,6 +60,8 @@ export interface Medium<Settings> {
   readonly placeholder: string;
   /** What stands for one: the soft tokens between their markers. */
   readonly expansion: string;
+  /** How many soft tokens are in it. */
+  readonly softTokens: number;
 }
 
 /** The media that a model folder configures. */
@@ -100,7 +102,7 @@ function tokensOf(
   tokenizer: Tokenizer,
   where: string,
   processor: Json,
-): { placeholder: string; expansion: string } {
+): { placeholder: string; expansion: string; softTokens: number } {
   const purpose = `${where} configures ${kind.configured}`;
   const soft = tokenizer.requireNamed(kind.part, purpose);
   const begin = tokenizer.requireNamed(kind.begin, purpose);
@@ -117,6 +119,7 @@ function tokensOf(
   return {
     placeholder: soft.content,
     expansion: `\n\n${begin.content}${soft.content.repeat(count)}${end.content}\n\n`,
+    softTokens: count,
   };
 }
 

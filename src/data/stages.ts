@@ -4,6 +4,7 @@ import { type MapContext, orderedMap } from '../flow/index.js';
 import type { Origin, Stage } from '../flow/types.js';
 import { definePart, type Part } from '../parts.js';
 import { z } from '../schema.js';
+import { exampleBytes } from './budget.js';
 import { decodeSampleMedia, encodeSample } from './encode-sample.js';
 import { hearingOf } from './media-arrays.js';
 import type { Processor } from './processor.js';
@@ -91,7 +92,7 @@ const encodePart = definePart({
       (maxClips ?? 0) * processor.clipBytes +
       (maxTokens ?? RECKONED_TOKENS) * 2 * Int32Array.BYTES_PER_ELEMENT;
     return heaviestSoFar((weigh) => orderedMap(encoded, { name, concurrency, itemBytes, weigh }), {
-      bytesOf: exampleBytes,
+      bytesOf: bytesOfExample,
       grows: ({ inputFeatures }) => maxClips === undefined && inputFeatures !== undefined,
     });
   },
@@ -151,11 +152,6 @@ function sampleBytes({ messages }: Sample): number {
 }
 
 /** Bytes of an example's arrays, and of the picture that an evaluation keeps. */
-function exampleBytes({ target, ...example }: Example): number {
-  const { inputIds, labels, pixelValues, inputFeatures, inputFeaturesMask } = example;
-  const arrays = [
-    ...[inputIds, labels, pixelValues?.data, inputFeatures?.data, inputFeaturesMask?.data],
-    target?.image?.data,
-  ];
-  return arrays.reduce((sum, array) => sum + (array?.byteLength ?? 0), 0);
+function bytesOfExample(example: Example): number {
+  return exampleBytes(example) + (example.target?.image?.data.byteLength ?? 0);
 }

@@ -95,12 +95,23 @@ export interface Example {
   readonly target?: Target;
 }
 
-/** Several examples padded to the longest; what crosses to the device thread (its arrays are transferred). */
+/** How several examples share the rows of a batch. */
+export interface Packed {
+  readonly samplesPerRow: readonly number[];
+  /** Positions that hold no token, of all. */
+  readonly paddingShare: number;
+}
+
+/** Several examples padded to the longest, or packed behind each other; what crosses to the device thread (its arrays are
+ *  transferred). */
 export interface Batch {
   /** [batch, length] */
   readonly inputIds: NdArray<Int32Array>;
   /** 1 on real tokens, 0 on padding. [batch, length] */
   readonly attentionMask: NdArray<Uint8Array>;
+  /** Of packed rows alone: each token's place in its sample, beginning at 0 in each, and in the padding behind the last.
+   *  [batch, length] */
+  readonly positionIds?: NdArray<Int32Array>;
   /** Unshifted, -100 ignored. [batch, length] */
   readonly labels?: NdArray<Int32Array>;
   /** All images of the batch in order of their placeholders. [images, 3, height, width] */
@@ -111,10 +122,12 @@ export interface Batch {
   readonly inputFeaturesMask?: NdArray<Uint8Array>;
   /** Real (unpadded) tokens. */
   readonly numTokens: number;
-  /** Positions that the loss counts: labels that are not -100, the first position of a row excepted
+  /** Positions that the loss counts: labels that are not -100, the first position of a sample excepted
    *  (nothing precedes it to predict it from). */
   readonly numLabels: number;
   readonly numSamples: number;
+  /** For people to know. */
+  readonly packed?: Packed;
   /** One a row, in an evaluation; stays on the host. */
   readonly targets?: readonly Target[];
 }

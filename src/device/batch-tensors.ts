@@ -3,11 +3,14 @@
 import type { Batch, NdArray } from '../data/types.js';
 import { type Tensor, adoptArray, scope } from '../tensor/index.js';
 
-/** What the model takes. int64 ids and labels [batch, length]; bool mask; float pixels [images, 3, height, width], float
+/** What the model takes. int64 ids, positions and labels [batch, length]; bool mask; float pixels [images, 3, height, width], float
  *  log-mel [clips, frames, melBins] with its bool mask. */
 export interface BatchTensors {
   readonly inputIds: Tensor;
-  readonly attentionMask: Tensor;
+  /** Of padded rows. Packed ones go without: their positions tell samples apart, and padding as one more of them. */
+  readonly attentionMask?: Tensor;
+  /** Of packed rows. */
+  readonly positionIds?: Tensor;
   readonly labels?: Tensor;
   readonly pixelValues?: Tensor;
   readonly inputFeatures?: Tensor;
@@ -23,7 +26,9 @@ export function toTensors(batch: Batch, device: string): BatchTensors {
   ) => adoptArray(array.data, array.shape).to(dtype).to(device);
   return scope(() => ({
     inputIds: move(batch.inputIds, 'int64'),
-    attentionMask: move(batch.attentionMask, 'bool'),
+    ...(batch.positionIds
+      ? { positionIds: move(batch.positionIds, 'int64') }
+      : { attentionMask: move(batch.attentionMask, 'bool') }),
     ...(batch.labels && { labels: move(batch.labels, 'int64') }),
     ...(batch.pixelValues && { pixelValues: move(batch.pixelValues, 'float32') }),
     ...(batch.inputFeatures && { inputFeatures: move(batch.inputFeatures, 'float32') }),

@@ -26,21 +26,7 @@ export function checkBounds(
   stages: readonly AnyStage[],
   poolBytes: number,
 ): void {
-  const reserve = reservesOf(stages)[0] ?? 0;
-  const itemBytes = Math.max(source.maxItemBytes ?? 0, reserve);
-  let needed = itemBytes;
-  let gathered = 1;
-  const holders: string[] = [];
-  for (const { name, holdsItems = 1, holdsBytes, gathers = 1 } of stages) {
-    if (holdsBytes !== undefined) {
-      needed += holdsBytes;
-      holders.push(`${name} holds up to ${holdsBytes} bytes`);
-    } else if (holdsItems > 1) {
-      needed += (holdsItems - 1) * gathered * itemBytes;
-      holders.push(`${name} holds up to ${holdsItems * gathered} items of up to ${itemBytes} bytes`);
-    }
-    gathered *= gathers;
-  }
+  const { reserve, needed, holders } = heldAtMost(source, stages);
   const heldTooMuch = holders.length > 0 && needed > poolBytes;
   if (!heldTooMuch && reserve <= poolBytes) return;
   throw new FlowError({
@@ -51,4 +37,38 @@ export function checkBounds(
     received: `${poolBytes} bytes`,
     remedy: 'raise poolBytes, or let the stage hold less',
   });
+}
+
+/** What stages hold at most while they wait for more, as far as is known before a run. */
+export interface HeldAtMost {
+  /** What one sample may come to weigh, bytes. */
+  readonly reserve: number;
+  /** The least that a pool must have for it, bytes. */
+  readonly needed: number;
+  /** "batch holds up to 32 items of up to 49152 bytes" */
+  readonly holders: readonly string[];
+}
+
+/** The reckoning of `checkBounds`. */
+export function heldAtMost(
+  source: { readonly maxItemBytes?: number },
+  stages: readonly AnyStage[],
+): HeldAtMost {
+  const reserve = reservesOf(stages)[0] ?? 0;
+  const itemBytes = Math.max(source.maxItemBytes ?? 0, reserve);
+  let needed = itemBytes;
+  let gathered = 1;
+  const holders: string[] = [];
+  for (const { name, holdsItems, holdsBytes = Infinity, gathers = 1 } of stages) {
+    const ofItems = holdsItems === undefined ? Infinity : (holdsItems - 1) * gathered * itemBytes;
+    if (holdsBytes < ofItems) {
+      needed += holdsBytes;
+      holders.push(`${name} holds up to ${holdsBytes} bytes`);
+    } else if (holdsItems !== undefined && holdsItems > 1) {
+      needed += ofItems;
+      holders.push(`${name} holds up to ${holdsItems * gathered} items of up to ${itemBytes} bytes`);
+    }
+    gathered *= gathers;
+  }
+  return { reserve, needed, holders };
 }

@@ -28,7 +28,7 @@ export interface FillRule<A, M = unknown> {
   readonly open: () => Filling<M>;
   /** The most samples in a batch. It lets the pool be checked before the run. */
   readonly maxItems?: number;
-  /** The most bytes that all samples of a batch weigh together; it goes before `maxItems`. */
+  /** The most bytes that all samples of a batch weigh together, which lets the pool be checked too. */
   readonly maxBytes?: number;
 }
 

@@ -113,7 +113,7 @@ export interface StageTraits {
   readonly name: string;
   /** The most inputs it keeps while it waits for more (1 where it keeps none). */
   readonly holdsItems?: number;
-  /** The most bytes it keeps while it waits for more; overrides `holdsItems` times the item's weight. */
+  /** The most bytes it keeps while it waits for more. Where `holdsItems` is declared too, what is less counts. */
   readonly holdsBytes?: number;
   /** The most inputs that one output gathers (a batch's size); 1 by default. */
   readonly gathers?: number;
@@ -279,6 +279,8 @@ export interface ObservedTicket {
   /** Number of its item of the source, from 0. Samples that were made of one item share it. */
   readonly sequence: number;
   readonly cursor?: Cursor;
+  /** It waits for later samples in a stage. */
+  readonly isParked: boolean;
   /** Once it is settled. */
   readonly outcome: Outcome | undefined;
 }

@@ -14,7 +14,7 @@ const words: Batch = {
 test('a batch of words becomes ids and a mask, nothing else', () => {
   scope(() => {
     const { inputIds, attentionMask, ...rest } = toTensors(words, 'cpu');
-    expect([inputIds.dtype, attentionMask.dtype]).toEqual(['int64', 'bool']);
+    expect([inputIds.dtype, attentionMask?.dtype]).toEqual(['int64', 'bool']);
     expect(Array.from(inputIds.toTypedArray(), Number)).toEqual([2, 7, 0]);
     expect(rest).toEqual({});
   });
@@ -36,5 +36,15 @@ test('pictures and clips become floats, the mask of clips bools', () => {
     expect(inputFeatures!.toTypedArray()).toEqual(Float32Array.of(-1, -2, -3, -4));
     expect(inputFeaturesMask!.dtype).toBe('bool');
     expect(inputFeaturesMask!.toTypedArray()).toEqual(Uint8Array.of(1, 0));
+  });
+});
+
+test('packed rows go with their positions, and without a mask', () => {
+  scope(() => {
+    const positionIds = { data: Int32Array.of(0, 1, 0), shape: [1, 3] };
+    const { positionIds: given, ...rest } = toTensors({ ...words, positionIds }, 'cpu');
+    expect(given?.dtype).toBe('int64');
+    expect(Array.from(given!.toTypedArray(), Number)).toEqual([0, 1, 0]);
+    expect(Object.keys(rest)).toEqual(['inputIds']);
   });
 });
