@@ -8,8 +8,8 @@ import { type Tensor, arange, cat, hasFastBfloat16, op, scope, softmax, zeros } 
 export interface AttendOptions {
   /** bool [batch or 1, 1, queries, keys], true takes part. Without one attention is causal. */
   readonly mask?: Tensor;
-  /** How many keys a query reaches back to, itself included. Of several queries' keys `mask` must hide those before: there
-   *  it only saves work. */
+  /** How many keys a query reaches back to, itself included. A mask of several queries must hide the keys before: beside
+   *  one it only saves work. */
   readonly window?: number;
   readonly scale?: number;
   readonly dropout?: number;
@@ -62,7 +62,7 @@ export function attend(q: Tensor, k: Tensor, v: Tensor, options: AttendOptions =
   const scores = batch * heads * numQueries * Math.min(numKeys, window);
   const isProduct = q.dtype === 'bfloat16' && 2 * scores <= MOST_SCORE_BYTES;
   const size = Math.max(isProduct ? 128 : 64, 32 * Math.ceil(numQueries / MOST_BLOCKS / 32));
-  if (!isProduct && numQueries <= size) return fused(q, k, v, mask, options);
+  if (!isProduct && numQueries <= size && (mask || numKeys <= window)) return fused(q, k, v, mask, options);
 
   return scope(() => {
     const outputs: Tensor[] = [];

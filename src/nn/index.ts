@@ -4,5 +4,6 @@ export { Embedding, mappedAs, withDeferredTables, type EmbeddingOptions } from '
 export { Linear } from './linear.js';
 export { crossEntropyMean, lossSum, softcap, type LossSum, type LossSumOptions } from './loss.js';
 export { Module, buffer, parameter } from './module.js';
+export { attendPacked, packedRuns, sequenceLengths, type PackedRuns } from './packed.js';
 export { RmsNorm } from './rms-norm.js';
 export { roundTo } from './round.js';

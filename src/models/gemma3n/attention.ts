@@ -3,18 +3,19 @@
 //
 // Shapes: B batch, T new tokens, S keys, N heads, K key/value heads, D head size.
 
-import { Linear, Module, RmsNorm, attend } from '../../nn/index.js';
+import { Linear, Module, RmsNorm, attend, attendPacked } from '../../nn/index.js';
 import type { Tensor } from '../../tensor/index.js';
 import { type TextConfig, sharesKv } from './config.js';
 import type { KeysValues, KvCache } from './kv-cache.js';
+import type { Sight } from './masks.js';
 import { type Rotation, normRotate } from './rotary.js';
 
 /** What a layer's queries meet. */
 export interface AttentionContext {
   /** Of the queries. */
   readonly rotation: Rotation;
-  /** bool [B or 1, 1, T, S]; undefined is causal */
-  readonly mask: Tensor | undefined;
+  /** What they see of the keys. */
+  readonly sight: Sight;
   /** The layer's own, or its source's. */
   readonly keysValues: KeysValues;
 }
@@ -49,18 +50,18 @@ export class Attention extends Module {
   }
 
   /** Queries of the last tokens against all keys. @param x [B, T, hidden] @returns [B, T, hidden] */
-  forward(x: Tensor, { rotation, mask, keysValues }: AttentionContext): Tensor {
+  forward(x: Tensor, { rotation, sight, keysValues }: AttentionContext): Tensor {
     const [batch = 1, length = 1] = x.shape;
     const { numAttentionHeads, attentionDropout } = this.config;
 
     const q_BNTD = normRotate(this.qProj.forward(x), this.qNorm, rotation, numAttentionHeads);
 
-    const attended_BNTD = attend(q_BNTD, keysValues.keys, keysValues.values, {
-      scale: 1,
-      dropout: this.training ? attentionDropout : 0,
-      window: this.#window,
-      ...(mask && { mask }),
-    });
+    const { keys, values } = keysValues;
+    const { mask, runs } = sight;
+    const options = { scale: 1, dropout: this.training ? attentionDropout : 0, window: this.#window };
+    const attended_BNTD = runs
+      ? attendPacked(q_BNTD, keys, values, runs, options)
+      : attend(q_BNTD, keys, values, { ...options, ...(mask && { mask }) });
     const attended_BTND = length === 1 ? attended_BNTD : attended_BNTD.transpose(1, 2);
     return this.oProj.forward(attended_BTND.reshape([batch, length, -1]));
   }

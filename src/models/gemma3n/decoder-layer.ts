@@ -8,6 +8,7 @@ import { Attention } from './attention.js';
 import type { TextConfig } from './config.js';
 import type { KeysValues, KvCache } from './kv-cache.js';
 import { Laurel } from './laurel.js';
+import type { Sight } from './masks.js';
 import { Mlp } from './mlp.js';
 import { type Rotation, lastRotation } from './rotary.js';
 
@@ -15,8 +16,8 @@ import { type Rotation, lastRotation } from './rotary.js';
 export interface LayerContext {
   /** Of all tokens. */
   readonly rotation: Rotation;
-  /** Of the queries: bool [batch or 1, 1, queries, keys]; undefined is causal */
-  readonly mask: Tensor | undefined;
+  /** Of the queries. */
+  readonly sight: Sight;
   /** The source's keys and values, for a sharing layer. */
   readonly shared: KeysValues | undefined;
   readonly cache: KvCache | undefined;
@@ -64,7 +65,7 @@ export class DecoderLayer extends Module {
   forward(
     copies: Copies,
     perLayerInput: Tensor,
-    { rotation, mask, shared, cache, lastOnly }: LayerContext,
+    { rotation, sight, shared, cache, lastOnly }: LayerContext,
   ): { copies: Copies; keysValues: KeysValues } {
     const all = this.altup.predict(copies);
     const allNormed = this.inputLayernorm.forward(all.active);
@@ -75,7 +76,7 @@ export class DecoderLayer extends Module {
     const { active } = predictions;
     const laurel = this.laurel.forward(normed);
     const queryRotation = lastOnly ? lastRotation(rotation) : rotation;
-    const output = this.selfAttn.forward(normed, { rotation: queryRotation, mask, keysValues });
+    const output = this.selfAttn.forward(normed, { rotation: queryRotation, sight, keysValues });
     const attended = this.postAttentionLayernorm.addTo(active, output);
     const joined = attended.add(laurel).div(Math.SQRT2);
 

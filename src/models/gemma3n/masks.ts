@@ -1,13 +1,21 @@
 // Which keys a query sees: causal, within the window on sliding layers, never padding, never another packed sequence.
 
 import { ModelError } from '../../errors.js';
-import { causalMask } from '../../nn/index.js';
-import { type Tensor, cat, scope } from '../../tensor/index.js';
+import { type PackedRuns, causalMask, packedRuns, sequenceLengths } from '../../nn/index.js';
+import { type Tensor, scope, tensor } from '../../tensor/index.js';
 import type { LayerType, TextConfig } from './config.js';
 import type { KvCache } from './kv-cache.js';
 
-/** bool [batch or 1, 1, queries, keys] for each kind of layer; undefined where plain causal attention is the same. */
-export type Masks = Readonly<Partial<Record<LayerType, Tensor | undefined>>>;
+/** What the queries of a layer see. */
+export interface Sight {
+  /** bool [batch or 1, 1, queries, keys]; undefined where plain causal attention is the same. */
+  readonly mask?: Tensor | undefined;
+  /** Of packed sequences on a CPU, instead of a mask: where each of them is. */
+  readonly runs?: PackedRuns | undefined;
+}
+
+/** Of each kind of layer. */
+export type Masks = Readonly<Partial<Record<LayerType, Sight>>>;
 
 export interface MaskInputs {
   readonly batch: number;
@@ -16,7 +24,8 @@ export interface MaskInputs {
   readonly device: string;
   /** bool or int [batch, length]: false or 0 on padding. */
   readonly attentionMask?: Tensor | undefined;
-  /** int64 [batch or 1, length]. Without an attention mask and a cache, a jump in them starts another sequence. */
+  /** int64 [batch or 1, length]. Without an attention mask and a cache, a jump in them starts another sequence. They are
+   *  read on the host. */
   readonly positionIds?: Tensor | undefined;
   readonly cache?: KvCache | undefined;
 }
@@ -35,18 +44,24 @@ export function attentionMasks(config: TextConfig, inputs: MaskInputs): QueryMas
     const isPadded = attentionMask !== undefined && attentionMask.to('bool').all().item() === 0;
     const own = isPadded ? attentionMask.to(device).to('bool') : undefined;
     cache?.extendPadding(own, batch, length, device);
-    const packed = attentionMask || cache ? undefined : sameSequence(inputs.positionIds);
+    const packed = attentionMask || cache ? undefined : packedSequences(inputs.positionIds);
 
-    const all: Partial<Record<LayerType, Tensor | undefined>> = {};
-    const last: Partial<Record<LayerType, Tensor | undefined>> = {};
+    const all: Partial<Record<LayerType, Sight>> = {};
+    const last: Partial<Record<LayerType, Sight>> = {};
     for (const kind of new Set(config.layerTypes)) {
       const window = kind === 'sliding_attention' ? config.slidingWindow : Infinity;
+      if (packed && device === 'cpu') {
+        all[kind] = { runs: packedRuns(packed, window) };
+        last[kind] = { mask: sameSequence(packed, device, 'last') };
+        continue;
+      }
       const real = cache ? cache.realKeys(kind, length) : own;
-      const others = [real?.unsqueeze(1).unsqueeze(1), packed].filter((mask) => mask !== undefined);
+      const same = packed && sameSequence(packed, device, 'all');
+      const others = [real?.unsqueeze(1).unsqueeze(1), same].filter((mask) => mask !== undefined);
       const span = { start: cache?.firstKey(kind) ?? 0, window, isAlone: others.length === 0 };
-      all[kind] = allOf([causal(inputs, span), ...others]);
+      all[kind] = { mask: allOf([causal(inputs, span), ...others]) };
       // The last one sees all keys within its window, which `attend` keeps to.
-      last[kind] = allOf(others.map((mask) => mask.narrow(2, (mask.shape[2] ?? 1) - 1, 1)));
+      last[kind] = { mask: allOf(others.map((mask) => mask.narrow(2, (mask.shape[2] ?? 1) - 1, 1))) };
     }
     return { all, last };
   });
@@ -68,15 +83,30 @@ function allOf(masks: readonly (Tensor | undefined)[]): Tensor | undefined {
   return first && rest.reduce((both, mask) => both.logicalAnd(mask), first);
 }
 
-/** bool [batch, 1, length, length], or undefined where every row is one sequence. */
-function sameSequence(positionIds: Tensor | undefined): Tensor | undefined {
-  const length = positionIds?.shape[1] ?? 1;
+/** The positions of each row, or undefined where every row is one sequence. */
+function packedSequences(positionIds: Tensor | undefined): ArrayLike<number | bigint>[] | undefined {
+  const [rows = 0, length = 0] = positionIds?.shape ?? [];
   if (!positionIds || length < 2) return undefined;
-  const steps = positionIds.narrow(1, 1, length - 1).sub(positionIds.narrow(1, 0, length - 1));
-  const jumps = steps.ne(1).to('int64');
-  if (jumps.any().item() === 0) return undefined;
-  const sequence = cat([jumps.narrow(1, 0, 1).mul(0), jumps], 1).cumsum(1);
-  return sequence.unsqueeze(2).eq(sequence.unsqueeze(1)).unsqueeze(1);
+  const values = positionIds.toTypedArray();
+  const positions = Array.from({ length: rows }, (_, row) =>
+    values.subarray(row * length, (row + 1) * length),
+  );
+  return positions.some((row) => sequenceLengths(row).length > 1) ? positions : undefined;
+}
+
+/** bool [rows, 1, length or 1, length]: keys of the query's own sequence. @param queries all, or the last alone */
+function sameSequence(
+  positions: readonly ArrayLike<number | bigint>[],
+  device: string,
+  queries: 'all' | 'last',
+): Tensor {
+  const length = positions[0]?.length ?? 0;
+  const ids = positions.flatMap((row) =>
+    sequenceLengths(row).flatMap((count, sequence) => new Array<number>(count).fill(sequence)),
+  );
+  const sequence = tensor(Int32Array.from(ids), [positions.length, length], 'int32', device).unsqueeze(1);
+  const own = queries === 'last' ? sequence.narrow(2, length - 1, 1) : sequence;
+  return own.transpose(1, 2).eq(sequence).unsqueeze(1);
 }
 
 function checkMask({ batch, length, attentionMask }: MaskInputs): void {

@@ -136,7 +136,7 @@ export class TextModel extends Module {
       const result = scope(() =>
         layer.forward(copies, perLayer[i] ?? inputsEmbeds, {
           rotation: i > narrowFrom ? lastRotation(rotationOfAll) : rotationOfAll,
-          mask: i < narrowFrom ? masks.all[kind] : masks.last[kind],
+          sight: (i < narrowFrom ? masks.all[kind] : masks.last[kind]) ?? {},
           shared: sharesKv(config, i) ? sources[config.kvSources[i] ?? 0] : undefined,
           cache,
           lastOnly: i === narrowFrom,
