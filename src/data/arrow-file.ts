@@ -14,7 +14,7 @@ import { cellReader, type CellReader } from './arrow-values.js';
 import { setField } from './cells.js';
 import { chooseColumns, type ColumnChoice } from './column-choice.js';
 import { foreignFormat } from './foreign-format.js';
-import { OpenFile, type Stamp } from './open-file.js';
+import { OpenFile, type OpenOptions, type Stamp } from './open-file.js';
 import { typeText } from './parquet-schema.js';
 
 export interface BatchInfo {
@@ -53,10 +53,18 @@ export class ArrowFile {
   /** The chosen columns, in the file's order, with their types as text. */
   readonly columns: Readonly<Record<string, string>>;
   readonly stamp: Stamp;
+  readonly #source: string;
   readonly #schema: Block;
   readonly #cells: readonly { readonly name: string; readonly column: number; readonly read: CellReader }[];
 
-  private constructor(file: OpenFile, layout: Layout, schema: Schema, choice: ColumnChoice | undefined) {
+  private constructor(
+    source: string,
+    file: OpenFile,
+    layout: Layout,
+    schema: Schema,
+    choice: ColumnChoice | undefined,
+  ) {
+    this.#source = source;
     this.path = file.path;
     this.stamp = file.stamp;
     this.format = layout.format;
@@ -73,13 +81,13 @@ export class ArrowFile {
 
   /** Reads the headers of all messages and closes the file again.
    *  @throws {DataError} when the file is missing, unreadable, not Arrow, truncated, or its columns are not the chosen */
-  static async open(path: string, columns?: ColumnChoice): Promise<ArrowFile> {
+  static async open(source: string, columns?: ColumnChoice, options?: OpenOptions): Promise<ArrowFile> {
     registerCodecs();
-    await using file = await OpenFile.open(path, 'Arrow file');
+    await using file = await OpenFile.open(source, 'Arrow file', options);
     const layout = await readLayout(file);
     const bytes = await file.read(layout.schema.start, layout.schema.length);
     try {
-      return new ArrowFile(file, layout, RecordBatchReader.from(bytes).open().schema, columns);
+      return new ArrowFile(source, file, layout, RecordBatchReader.from(bytes).open().schema, columns);
     } catch (cause) {
       if (cause instanceof SluiceError) throw cause;
       throw damaged(file, `a schema that cannot be read (${messageOf(cause)})`, cause);
@@ -90,7 +98,7 @@ export class ArrowFile {
   batchReader(): (index: number, signal: AbortSignal) => Promise<RowReader> {
     let feed: Feed | undefined;
     return async (index, signal) => {
-      await using file = await OpenFile.open(this.path, 'Arrow file');
+      await using file = await OpenFile.open(this.#source, 'Arrow file', { signal });
       file.assertUnchanged(this.stamp);
       const { block, dictionaries, numRows } = this.batches[index]!;
       try {
@@ -107,7 +115,7 @@ export class ArrowFile {
         return (row) => this.#rowOf(children, row);
       } catch (cause) {
         feed = undefined; // what it has taken in is not known
-        if (signal.aborted) throw cause;
+        if (signal.aborted || cause instanceof DataError) throw cause; // what a server refuses is no damage
         throw new BatchError(
           {
             where: `${this.path}, record batch ${index}`,

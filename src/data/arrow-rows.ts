@@ -7,7 +7,7 @@ import type { Cursor } from '../flow/types.js';
 import { ArrowFile, BatchError, type BatchInfo } from './arrow-file.js';
 import { assertSameColumns, type ColumnChoice } from './column-choice.js';
 import { expandGlobs } from './glob.js';
-import { OpenFile } from './open-file.js';
+import { OpenFile, type OpenOptions } from './open-file.js';
 import type { Origin } from './types.js';
 import {
   heldBytes,
@@ -38,7 +38,7 @@ export interface ArrowPlan {
 }
 
 export async function planArrow(options: ArrowReadOptions): Promise<ArrowPlan> {
-  const files = await openFiles(options, new AbortController().signal);
+  const files = await openFiles(options, { afresh: true });
   const chunks = chunksOf(files);
   const dictionaries = Math.max(...files.map(({ dictionaryBytes }) => dictionaryBytes));
   return {
@@ -58,7 +58,7 @@ export async function fingerprintArrow(options: ArrowReadOptions): Promise<strin
   for (const path of await expandGlobs(options.files)) {
     const { batches, columns } = await ArrowFile.open(path);
     await using file = await OpenFile.open(path, 'Arrow file');
-    hash.update(`${basename(path)} ${file.stamp.size} ${JSON.stringify(columns)}\n`);
+    hash.update(`${basename(file.path)} ${file.stamp.size} ${JSON.stringify(columns)}\n`);
     for (const { block } of batches) {
       const length = Math.min(block.length, SAMPLE_BYTES);
       hash.update(`${block.start} ${block.length}\n`).update(await file.read(block.start, length));
@@ -83,7 +83,7 @@ export async function* readArrow(
   signal: AbortSignal,
   from?: Cursor,
 ): AsyncGenerator<Item, void, undefined> {
-  const chunks = chunksOf(await openFiles(options, signal));
+  const chunks = chunksOf(await openFiles(options, { signal }));
   const limits = { ...options, maxItemBytes: options.maxItemBytes ?? options.maxBatchBytes };
   yield* readWindows('arrow', chunks, limits, loader(), signal, from);
 }
@@ -115,17 +115,17 @@ function loader(): { load: (chunk: BatchChunk, signal: AbortSignal) => Promise<L
 
 async function openFiles(
   { files, columns, maxBatchBytes }: ArrowReadOptions,
-  signal: AbortSignal,
+  how: OpenOptions,
 ): Promise<ArrowFile[]> {
   const opened: ArrowFile[] = [];
   for (const path of await expandGlobs(files)) {
-    signal.throwIfAborted();
-    const file = await ArrowFile.open(path, columns);
+    how.signal?.throwIfAborted();
+    const file = await ArrowFile.open(path, columns, how);
     assertSameColumns(opened[0] ?? file, file);
     const index = file.batches.findIndex(({ bytes }) => bytes + file.dictionaryBytes > maxBatchBytes);
     if (index >= 0) {
       throw new DataError({
-        where: `${path}, record batch ${index}`,
+        where: `${file.path}, record batch ${index}`,
         expected: `at most ${maxBatchBytes} bytes with its dictionaries, when decoded (maxBatchBytes)`,
         received: `${file.batches[index]!.bytes + file.dictionaryBytes}`,
         remedy: 'raise the limit, or write the file with smaller batches',

@@ -65,7 +65,8 @@ const build = defineSource('arrow', OPTIONS, {
 });
 
 /** A source of the rows of Arrow files, such as those that `datasets` keeps in its cache.
- *  @param files paths and patterns (`data/*.arrow`), read in the order that `expandGlobs` gives
+ *  @param files paths and patterns (`data/*.arrow`), read in the order that `expandGlobs` gives, and addresses as
+ *    `parquet` takes them
  *  Opening throws {ConfigError} on wrong options, all at once, and {DataError} on a file that is missing, not Arrow or
  *  truncated, on columns that are missing or of another type, and when there is no row. A batch that cannot be decoded does
  *  not stop the reading: its rows come as faults with file, row and reason.

@@ -4,17 +4,19 @@
 import { readdir, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { DataError } from '../errors.js';
+import { isRemote } from './remote-url.js';
 
 /** The files that the patterns name, as paths that begin as the pattern does: those of the first pattern in
  *  code-unit order, then those of the next; a file named twice comes once. A pattern without `*?[{`, or one that
- *  a file happens to be called, is that file.
+ *  a file happens to be called, is that file. Addresses (https://...) stand for themselves, but for `{a,b}`.
  *  @throws {DataError} when a pattern matches no file, or names a folder */
 export async function expandGlobs(patterns: string | readonly string[]): Promise<string[]> {
   const list = typeof patterns === 'string' ? [patterns] : patterns;
   const files = new Map<string, string>();
   for (const pattern of list) {
     for (const file of await expandGlob(pattern)) {
-      if (!files.has(resolve(file))) files.set(resolve(file), file);
+      const key = isRemote(file) ? file : resolve(file);
+      if (!files.has(key)) files.set(key, file);
     }
   }
   if (files.size === 0) {
@@ -29,6 +31,7 @@ export async function expandGlobs(patterns: string | readonly string[]): Promise
 }
 
 async function expandGlob(pattern: string): Promise<string[]> {
+  if (isRemote(pattern)) return expandBraces(pattern);
   const literal = await stat(pattern).catch(() => undefined);
   if (literal?.isDirectory()) {
     throw new DataError({

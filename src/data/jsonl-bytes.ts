@@ -2,10 +2,11 @@
 
 import { createReadStream } from 'node:fs';
 import * as zlib from 'node:zlib';
-import type { Transform } from 'node:stream';
+import { Readable, type Transform } from 'node:stream';
 import { Decompress } from 'fzstd';
 import { DataError, messageOf } from '../errors.js';
 import { OpenFile } from './open-file.js';
+import { isRemote } from './remote-url.js';
 
 export type Compression = 'none' | 'gzip' | 'zstd';
 
@@ -26,7 +27,9 @@ export async function* textBytes(
   compression: Compression,
   signal: AbortSignal,
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  const raw = createReadStream(path, { highWaterMark: compression === 'none' ? PIECE : PIECE / 16 });
+  const raw: Readable = isRemote(path)
+    ? Readable.from(remoteBytes(path, signal), { objectMode: true, highWaterMark: 1 })
+    : createReadStream(path, { highWaterMark: compression === 'none' ? PIECE : PIECE / 16 });
   try {
     if (compression === 'none') yield* abortable(raw, signal);
     else if (compression === 'zstd' && !createZstdDecompress) yield* unzstd(abortable(raw, signal));
@@ -54,6 +57,13 @@ export async function* textBytes(
   } finally {
     raw.destroy();
   }
+}
+
+/** A server's file from beginning to end, a request for every few pieces. */
+async function* remoteBytes(path: string, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+  await using file = await OpenFile.open(path, 'file', { signal });
+  const { size } = file.stamp;
+  for (let at = 0; at < size; at += 4 * PIECE) yield await file.read(at, Math.min(4 * PIECE, size - at));
 }
 
 const { createZstdDecompress } = zlib as { createZstdDecompress?: () => Transform }; // Node 22.15

@@ -6,6 +6,7 @@ import { DataError } from '../errors.js';
 import { foreignFormat } from './foreign-format.js';
 import { compressionOf, textBytes, type Compression } from './jsonl-bytes.js';
 import { OpenFile, type Stamp } from './open-file.js';
+import { isRemote } from './remote-url.js';
 
 /** Lines that lie together. */
 export interface Stretch {
@@ -21,6 +22,9 @@ export interface Stretch {
 }
 
 export interface LineIndex {
+  /** What it is opened by. */
+  readonly source: string;
+  /** For messages and origins. */
   readonly path: string;
   readonly stamp: Stamp;
   readonly compression: Compression;
@@ -45,13 +49,14 @@ export async function lineIndex(
   path: string,
   options: IndexOptions,
   signal: AbortSignal,
+  afresh = false,
 ): Promise<LineIndex> {
-  await using file = await OpenFile.open(path, 'file of JSON lines');
-  const { size, mtimeMs } = file.stamp;
-  const key = JSON.stringify([resolve(path), size, mtimeMs, options.chunkLines, options.maxLineBytes]);
+  await using file = await OpenFile.open(path, 'file of JSON lines', { signal, afresh });
+  const place = isRemote(path) ? path : resolve(path);
+  const key = JSON.stringify([place, file.stamp, options.chunkLines, options.maxLineBytes]);
   const known = kept.get(key);
-  if (known) return { ...known, path };
-  const index = await scan(file, options, signal);
+  if (known) return { ...known, source: path, path: file.path };
+  const index = await scan(path, file, options, signal);
   // What a writer has changed meanwhile is told by the stamp when lines are read.
   if (kept.size >= MAX_KEPT) kept.delete(kept.keys().next().value!);
   kept.set(key, index);
@@ -59,6 +64,7 @@ export async function lineIndex(
 }
 
 async function scan(
+  source: string,
   file: OpenFile,
   { chunkLines, maxLineBytes }: IndexOptions,
   signal: AbortSignal,
@@ -92,7 +98,7 @@ async function scan(
     if (line - open.firstLine >= chunkLines || next - open.start >= STRETCH_BYTES) endStretch(next, line);
   }
 
-  for await (const piece of textBytes(path, compression, signal)) {
+  for await (const piece of textBytes(source, compression, signal)) {
     if (at === 0) assertJsonLines(path, piece);
     hash.update(piece);
     for (let from = 0; ;) {
@@ -108,7 +114,7 @@ async function scan(
   }
   if (at > lineStart) endLine(at - lineStart, at - lineStart === 1 && last === 0x0d, at);
   endStretch(at, line);
-  return { path, stamp, compression, stretches, digest: hash.digest('hex') };
+  return { source, path, stamp, compression, stretches, digest: hash.digest('hex') };
 }
 
 /** Whole files that are something else are refused: a fault a line would say less. */

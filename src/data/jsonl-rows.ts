@@ -38,7 +38,7 @@ export interface JsonlPlan {
 }
 
 export async function planJsonl(options: JsonlReadOptions): Promise<JsonlPlan> {
-  const files = await openFiles(options, new AbortController().signal);
+  const files = await openFiles(options, new AbortController().signal, true);
   const chunks = chunksOf(files);
   return {
     files: files.map(({ path }) => path),
@@ -80,10 +80,10 @@ function loader({ columns, maxLineBytes }: JsonlReadOptions): ChunkLoader<Stretc
     load: async ({ file, index, stretch }, signal): Promise<LoadedChunk> => {
       if (current?.file !== file) {
         await current?.reader.close();
-        current = { file, reader: new TextReader(file.path, file.compression) };
+        current = { file, reader: new TextReader(file.source, file.compression) };
       }
-      const { path, stamp } = file;
-      await using opened = await OpenFile.open(path, 'file of JSON lines');
+      const { source, path, stamp } = file;
+      await using opened = await OpenFile.open(source, 'file of JSON lines', { signal });
       opened.assertUnchanged(stamp);
       const { start, end, firstLine, tooLong } = stretch;
       const bytes = tooLong ? new Uint8Array() : await current.reader.read(opened, start, end, signal);
@@ -174,9 +174,14 @@ function badLine(where: string, expected: string, received: string, cause?: unkn
   return new DataError({ where, expected, received, remedy }, { cause });
 }
 
-async function openFiles(options: JsonlReadOptions, signal: AbortSignal): Promise<LineIndex[]> {
+async function openFiles(
+  options: JsonlReadOptions,
+  signal: AbortSignal,
+  afresh = false,
+): Promise<LineIndex[]> {
   const files: LineIndex[] = [];
-  for (const path of await expandGlobs(options.files)) files.push(await lineIndex(path, options, signal));
+  for (const path of await expandGlobs(options.files))
+    files.push(await lineIndex(path, options, signal, afresh));
   if (files.some(({ stretches }) => stretches.length > 0)) return files;
   throw new DataError({
     where: files.map(({ path }) => path).join(', '),

@@ -58,7 +58,8 @@ const build = defineSource('jsonl', OPTIONS, {
 });
 
 /** A source of the objects of JSON lines.
- *  @param files paths and patterns (`data/*.jsonl.gz`), read in the order that `expandGlobs` gives
+ *  @param files paths and patterns (`data/*.jsonl.gz`), read in the order that `expandGlobs` gives, and addresses as
+ *    `parquet` takes them: the scan fetches the whole file, and reading fetches it again
  *  Opening throws {ConfigError} on wrong options, all at once, and {DataError} on a file that is missing, damaged or of
  *  another kind, and when there is no row. A line that is no object, no UTF-8 or too long does not stop the reading: it comes
  *  as a fault with file, line and reason. Empty lines are passed over. An origin's row is the line's number from 0.

@@ -1,29 +1,50 @@
-// A file that is read in pieces at given places, and is closed when its scope ends.
+// A file that is read in pieces at given places, of this machine or a server, and is closed when its scope ends.
 
 import { open, type FileHandle } from 'node:fs/promises';
 import { DataError, messageOf } from '../errors.js';
+import { gather, type Stretch } from './gather.js';
+import { RemoteFile } from './remote-file.js';
+import { isRemote } from './remote-url.js';
+import type { Stamp } from './stamp.js';
 
-/** What tells that a file is still the one that was opened. */
-export interface Stamp {
-  readonly size: number;
-  readonly mtimeMs: number;
+export type { Stamp } from './stamp.js';
+
+export interface OpenOptions {
+  /** Ends requests to a server. */
+  readonly signal?: AbortSignal | undefined;
+  /** Ask a server what the file is now; by default that is asked once a process. */
+  readonly afresh?: boolean | undefined;
 }
 
 /** @example await using file = await OpenFile.open(path) */
 export class OpenFile implements AsyncDisposable {
+  /** For messages and origins: a path, or an address without the secrets in it. */
   readonly path: string;
   readonly stamp: Stamp;
-  readonly #handle: FileHandle;
+  readonly #handle: FileHandle | RemoteFile;
+  readonly #closing: AbortController;
 
-  private constructor(path: string, handle: FileHandle, stamp: Stamp) {
+  private constructor(path: string, handle: FileHandle | RemoteFile, stamp: Stamp, closing: AbortController) {
     this.path = path;
     this.#handle = handle;
     this.stamp = stamp;
+    this.#closing = closing;
   }
 
-  /** @param kind what is looked for, for the message
+  /** @param path of this machine, or an address (see `remoteUrl`)
+   *  @param kind what is looked for, for the message
    *  @throws {DataError} when there is no file of that name, or it cannot be read */
-  static async open(path: string, kind = 'Parquet file'): Promise<OpenFile> {
+  static async open(
+    path: string,
+    kind = 'Parquet file',
+    { signal, afresh = false }: OpenOptions = {},
+  ): Promise<OpenFile> {
+    const closing = new AbortController();
+    if (isRemote(path)) {
+      const ended = signal ? AbortSignal.any([signal, closing.signal]) : closing.signal;
+      const file = await RemoteFile.open(path, { signal: ended, afresh });
+      return new OpenFile(file.name, file, file.stamp, closing);
+    }
     let handle: FileHandle | undefined;
     try {
       handle = await open(path, 'r');
@@ -31,7 +52,7 @@ export class OpenFile implements AsyncDisposable {
         if (!stats.isFile()) throw Object.assign(new Error('not a file'), { code: 'EISDIR' });
         return stats;
       });
-      return new OpenFile(path, handle, { size, mtimeMs });
+      return new OpenFile(path, handle, { size, mtimeMs }, closing);
     } catch (cause) {
       await handle?.close();
       throw openFault(path, kind, cause);
@@ -39,8 +60,9 @@ export class OpenFile implements AsyncDisposable {
   }
 
   /** @throws {DataError} when the file is another, or was written to, since the stamp was taken */
-  assertUnchanged({ size, mtimeMs }: Stamp): void {
-    if (size === this.stamp.size && mtimeMs === this.stamp.mtimeMs) return;
+  assertUnchanged({ size, mtimeMs, etag }: Stamp): void {
+    const now = this.stamp;
+    if (size === now.size && mtimeMs === now.mtimeMs && etag === now.etag) return;
     throw new DataError({
       where: this.path,
       expected: `the file that the run began with, of ${size} bytes`,
@@ -51,6 +73,7 @@ export class OpenFile implements AsyncDisposable {
 
   /** Bytes [start, start + length) in a buffer of their own. */
   async read(start: number, length: number): Promise<Uint8Array> {
+    if (this.#handle instanceof RemoteFile) return this.#handle.read(start, length);
     const bytes = new Uint8Array(length);
     for (let done = 0; done < length;) {
       const { bytesRead } = await this.#handle.read(bytes, done, length - done, start + done);
@@ -60,8 +83,16 @@ export class OpenFile implements AsyncDisposable {
     return bytes;
   }
 
+  /** For reading stretches one after another, each once: from a server neighbours come together, and some ahead.
+   *  @returns reads stretch `index`; its bytes may be a view of what came with them */
+  gather(stretches: readonly Stretch[]): (index: number) => Promise<Uint8Array> {
+    if (this.#handle instanceof RemoteFile) return gather(this.#handle, stretches);
+    return (index) => this.read(stretches[index]!.start, stretches[index]!.size);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#handle.close();
+    this.#closing.abort();
+    if (!(this.#handle instanceof RemoteFile)) await this.#handle.close();
   }
 }
 

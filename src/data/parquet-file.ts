@@ -7,7 +7,7 @@ import { assembleNested } from 'hyparquet/src/assemble.js';
 import { DEFAULT_PARSERS } from 'hyparquet/src/convert.js';
 import { DataError } from '../errors.js';
 import { chooseColumns, type ColumnChoice } from './column-choice.js';
-import { OpenFile, type Stamp } from './open-file.js';
+import { OpenFile, type OpenOptions, type Stamp } from './open-file.js';
 import { readFooter } from './parquet-footer.js';
 import { Budget, BYTES_A_VALUE, decodingReason, type ColumnChunk } from './parquet-checks.js';
 import { decodeChunk } from './parquet-pages.js';
@@ -31,16 +31,24 @@ export interface ColumnData {
 export class RowGroupError extends DataError {}
 
 export class ParquetFile {
+  /** For messages and origins. */
   readonly path: string;
   readonly rowGroups: readonly RowGroupInfo[];
   /** The chosen columns, in the file's order, with their types as text. */
   readonly columns: Readonly<Record<string, string>>;
+  readonly #source: string;
   readonly #stamp: Stamp;
   readonly #trees: readonly SchemaTree[];
   readonly #chunks: readonly (readonly ColumnChunk[])[];
 
-  private constructor(path: string, stamp: Stamp, metadata: FileMetaData, trees: readonly SchemaTree[]) {
+  private constructor(
+    source: string,
+    { path, stamp }: OpenFile,
+    metadata: FileMetaData,
+    trees: readonly SchemaTree[],
+  ) {
     this.path = path;
+    this.#source = source;
     this.#stamp = stamp;
     this.#trees = trees;
     this.columns = Object.fromEntries(trees.map((tree) => [tree.element.name, typeText(columnType(tree))]));
@@ -60,10 +68,11 @@ export class ParquetFile {
 
   /** Reads the footer and closes the file again.
    *  @throws {DataError} when the file is missing, unreadable, not Parquet, truncated, or its columns are not the chosen */
-  static async open(path: string, columns?: ColumnChoice): Promise<ParquetFile> {
-    await using file = await OpenFile.open(path);
+  static async open(source: string, columns?: ColumnChoice, options?: OpenOptions): Promise<ParquetFile> {
+    await using file = await OpenFile.open(source, 'Parquet file', options);
     const metadata = await readFooter(file);
-    return new ParquetFile(path, file.stamp, metadata, chosenTrees(parquetSchema(metadata), columns, path));
+    const trees = chosenTrees(parquetSchema(metadata), columns, file.path);
+    return new ParquetFile(source, file, metadata, trees);
   }
 
   /** Reads and decodes one row group; the descriptor is closed when this settles.
@@ -71,18 +80,20 @@ export class ParquetFile {
    *  @throws {RowGroupError} when its bytes cannot be decoded; the reading can go on with another
    *  @throws {DataError} when the file is gone or has been written to since it was opened */
   async readRowGroup(index: number, maxBytes: number, signal: AbortSignal): Promise<ColumnData[]> {
-    await using file = await OpenFile.open(this.path);
+    await using file = await OpenFile.open(this.#source, 'Parquet file', { signal });
     file.assertUnchanged(this.#stamp);
     const { numRows } = this.rowGroups[index]!;
     const budget = new Budget(maxBytes);
 
     const leaves = new Map<string, DecodedArray>();
-    for (const chunk of this.#chunks[index]!) {
+    const chunks = this.#chunks[index]!;
+    const read = file.gather(chunks);
+    for (const [i, chunk] of chunks.entries()) {
       signal.throwIfAborted();
       const leaf = chunk.schemaPath.at(-1)!.path.join('.');
       const bytes = await this.#decoding(index, leaf, () => {
         budget.charge(chunk.size, 'a column chunk');
-        return file.read(chunk.start, chunk.size);
+        return read(i);
       });
       leaves.set(
         leaf,

@@ -46,7 +46,7 @@ export async function readFooter(file: OpenFile): Promise<FileMetaData> {
   }
   try {
     if (footerSize > MAX_FOOTER_BYTES) throw new RangeError(`it has ${footerSize} bytes`);
-    const footer = await file.read(size - 8 - footerSize, footerSize + 8);
+    const footer = await footerBytes(file, footerSize);
     skipStruct(new DataView(footer.buffer, 0, footerSize), 0);
     const metadata = parquetMetadata(footer.buffer as ArrayBuffer, { geoparquet: false });
     assertRows(metadata);
@@ -62,6 +62,15 @@ export async function readFooter(file: OpenFile): Promise<FileMetaData> {
       { cause },
     );
   }
+}
+
+/** The footer with the length and mark behind it. @param footerSize where it is known */
+export async function footerBytes(file: OpenFile, footerSize?: number): Promise<Uint8Array> {
+  const { size } = file.stamp;
+  if (footerSize !== undefined) return file.read(size - 8 - footerSize, footerSize + 8);
+  const tail = await file.read(Math.max(size - 8, 0), Math.min(size, 8));
+  const announced = tail.length < 8 ? 0 : new DataView(tail.buffer).getUint32(0, true);
+  return footerBytes(file, Math.min(announced, MAX_FOOTER_BYTES, Math.max(0, size - 12)));
 }
 
 /** (Some writers leave the file's own number of rows 0: that of its row groups counts.) */

@@ -8,7 +8,9 @@ import { setField } from './cells.js';
 import { assertSameColumns, type ColumnChoice } from './column-choice.js';
 import { expandGlobs } from './glob.js';
 import { ParquetFile, RowGroupError, type ColumnData, type RowGroupInfo } from './parquet-file.js';
-import { OpenFile } from './open-file.js';
+import { OpenFile, type OpenOptions } from './open-file.js';
+import { footerBytes } from './parquet-footer.js';
+import { isRemote } from './remote-url.js';
 import { heldBytes, readWindows, type Chunk, type Item, type LoadedChunk } from './windows.js';
 import type { Origin } from './types.js';
 
@@ -39,7 +41,7 @@ export interface ParquetPlan {
 
 /** Reads the footers and checks all that can be checked before a run. */
 export async function planRows(options: ReadOptions): Promise<ParquetPlan> {
-  const files = await openFiles(options, new AbortController().signal);
+  const files = await openFiles(options, { afresh: true });
   const groups = groupsOf(files);
   return {
     files: files.map(({ path }) => path),
@@ -50,14 +52,20 @@ export async function planRows(options: ReadOptions): Promise<ParquetPlan> {
   };
 }
 
-/** Tells files apart by what their footers say: names without folders, sizes, and the places of all pages. */
+/** Tells files apart by what their footers say: names without folders, sizes, and the places of all pages; those of
+ *  a server also by its ETag. */
 export async function fingerprintRows(options: ReadOptions): Promise<string> {
   const hash = createHash('sha256');
   for (const path of await expandGlobs(options.files)) {
     await using file = await OpenFile.open(path);
     const { size } = file.stamp;
+    const name = basename(file.path);
+    if (isRemote(path)) {
+      hash.update(`${name} ${size} ${file.stamp.etag ?? ''}\n`).update(await footerBytes(file));
+      continue;
+    }
     const end = Math.min(size, FINGERPRINT_BYTES);
-    hash.update(`${basename(path)} ${size}\n`).update(await file.read(size - end, end));
+    hash.update(`${name} ${size}\n`).update(await file.read(size - end, end));
   }
   return hash.digest('hex');
 }
@@ -78,7 +86,7 @@ export async function* readRows(
   signal: AbortSignal,
   from?: Cursor,
 ): AsyncGenerator<Item, void, undefined> {
-  const groups = groupsOf(await openFiles(options, signal));
+  const groups = groupsOf(await openFiles(options, { signal }));
   const limits = { ...options, maxItemBytes: options.maxItemBytes ?? options.maxRowGroupBytes };
   const load = (group: Group, stopped: AbortSignal) => loadGroup(group, options, stopped);
   yield* readWindows('parquet', groups, limits, { load }, signal, from);
@@ -86,17 +94,17 @@ export async function* readRows(
 
 async function openFiles(
   { files, columns, maxRowGroupBytes }: ReadOptions,
-  signal: AbortSignal,
+  how: OpenOptions,
 ): Promise<ParquetFile[]> {
   const opened: ParquetFile[] = [];
   for (const path of await expandGlobs(files)) {
-    signal.throwIfAborted();
-    const file = await ParquetFile.open(path, columns);
+    how.signal?.throwIfAborted();
+    const file = await ParquetFile.open(path, columns, how);
     assertSameColumns(opened[0] ?? file, file);
     for (const [index, { bytes }] of file.rowGroups.entries()) {
       if (bytes <= maxRowGroupBytes) continue;
       throw new DataError({
-        where: `${path}, row group ${index}`,
+        where: `${file.path}, row group ${index}`,
         expected: `at most ${maxRowGroupBytes} bytes when decoded (maxRowGroupBytes)`,
         received: `${bytes}`,
         remedy: 'choose fewer columns, raise the limit, or write the file with smaller row groups',

@@ -69,7 +69,10 @@ const build = defineSource('parquet', OPTIONS, {
 });
 
 /** A source of the rows of Parquet files.
- *  @param files paths and patterns (`data/train-*.parquet`), read in the order that `expandGlobs` gives
+ *  @param files paths and patterns (`data/train-*.parquet`), read in the order that `expandGlobs` gives, and addresses:
+ *    `https://host/a.parquet`, `hf://datasets/owner/name[@revision]/a.parquet`. Of a server's file the footer and the wanted
+ *    row groups' chosen columns are fetched, by range requests; one that changes while it is read is an error. Items and
+ *    messages name it without user and query, and its fingerprint is made of its name, length, ETag and footer.
  *  Opening throws {ConfigError} on wrong options, all at once, and {DataError} on a file that is missing, not Parquet or
  *  truncated, on columns that are missing or of another type, and when there is no row. A row group that cannot be decoded
  *  does not stop the reading: its rows come as faults with file, row and reason.

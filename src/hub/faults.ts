@@ -136,7 +136,8 @@ async function errorText(response: Response): Promise<string> {
   }
 }
 
-function retryAfterMs(header: string | null): number {
+/** What a `Retry-After` header asks to wait: a minute at most. */
+export function retryAfterMs(header: string | null): number {
   if (header === null) return 0;
   const seconds = Number(header);
   const ms = Number.isNaN(seconds) ? Date.parse(header) - Date.now() : seconds * 1000;

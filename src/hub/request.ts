@@ -3,7 +3,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HubError, messageOf } from '../errors.js';
-import { givenUp, malformed, PassingFault } from './faults.js';
+import { givenUp as hubGivenUp, malformed, PassingFault } from './faults.js';
 import type { HubSettings } from './settings.js';
 
 const MAX_REDIRECTS = 10;
@@ -11,6 +11,8 @@ const MAX_DELAY_MS = 30_000;
 
 export interface Request {
   readonly headers?: Readonly<Record<string, string>>;
+  /** Sent to the address's own origin alone, wherever it redirects. */
+  readonly authorization?: string | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -28,12 +30,13 @@ export interface Answer extends Disposable {
  *  @throws the signal's reason when it is aborted */
 export async function request(
   url: string,
-  { headers = {}, signal }: Request,
+  { headers = {}, authorization, signal }: Request,
   { endpoint, token, retry }: HubSettings,
 ): Promise<Answer> {
   const home = new URL(endpoint).origin;
   const patience = new Patience(retry.stallMs, signal);
   let at = new URL(url);
+  const { origin } = at;
   const attempt = async <T>(work: () => Promise<T>): Promise<T> => {
     try {
       return await work();
@@ -47,6 +50,7 @@ export async function request(
       // encoded bodies have other lengths and ranges than the files
       const sent = new Headers({ 'user-agent': 'sluice', 'accept-encoding': 'identity', ...headers });
       if (at.origin === home && token !== undefined) sent.set('authorization', `Bearer ${token}`);
+      if (at.origin === origin && authorization !== undefined) sent.set('authorization', authorization);
       const response = await attempt(() =>
         fetch(at, { redirect: 'manual', headers: sent, signal: patience.signal }),
       );
@@ -82,12 +86,21 @@ export async function request(
 
 /** Runs `work` until it succeeds or fails for good, with longer and longer waits in between.
  *  @param progress a number that grows as the work gets further: attempts are counted from its last growth
- *  @throws {HubError} when every attempt failed */
+ *  @param givenUp makes the error of the last failure
+ *  @throws {HubError} when every attempt failed, or what `givenUp` makes */
 export async function withRetries<T>(
   where: string,
   work: () => Promise<T>,
   { endpoint, retry }: HubSettings,
-  { signal, progress = () => 0 }: { signal?: AbortSignal | undefined; progress?: () => number } = {},
+  {
+    signal,
+    progress = () => 0,
+    givenUp = (fault, failures) => hubGivenUp(where, fault, failures, endpoint),
+  }: {
+    readonly signal?: AbortSignal | undefined;
+    readonly progress?: () => number;
+    readonly givenUp?: (fault: PassingFault, failures: number) => Error;
+  } = {},
 ): Promise<T> {
   let failures = 0;
   let reached = progress();
@@ -99,7 +112,7 @@ export async function withRetries<T>(
       if (!(error instanceof PassingFault)) throw error;
       if (progress() > reached) failures = 0;
       reached = progress();
-      if (++failures >= retry.attempts) throw givenUp(where, error, failures, endpoint);
+      if (++failures >= retry.attempts) throw givenUp(error, failures);
       const backOff = Math.min(MAX_DELAY_MS, retry.firstDelayMs * 2 ** (failures - 1));
       const delay = Math.max(error.waitMs, backOff * (0.75 + Math.random() / 2));
       await sleep(delay, undefined, { ...(signal && { signal }) }).catch(() => signal?.throwIfAborted());
