@@ -86,6 +86,11 @@ export class TrainError extends SluiceError {
   override readonly code = 'TRAIN';
 }
 
+/** More rows cannot be used than a run puts up with. */
+export class QuarantineError extends SluiceError {
+  override readonly code = 'QUARANTINE';
+}
+
 /** The message of anything thrown. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

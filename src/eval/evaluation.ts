@@ -7,7 +7,7 @@ import type { Target } from '../data/types.js';
 import { DataError } from '../errors.js';
 import { type Part, definePart, make, part } from '../parts.js';
 import { z } from '../schema.js';
-import { type RunContext, type Sink, everyNth } from '../train/sink.js';
+import { type RunContext, type Sink, type SinkStream, everyNth } from '../train/sink.js';
 import { Notices } from '../train/notices.js';
 import { type Declared, checkFlow, sampleFlow } from '../train/sample-flow.js';
 import { type PipelineContext, flowSlot, sourceSlot } from '../train/pipeline.js';
@@ -65,6 +65,19 @@ class Evaluation implements Sink {
     await checkFlow(this.#declared(processor));
   }
 
+  streams({ processor }: { processor: Processor }): SinkStream[] {
+    const { name, limit } = this.#options;
+    return [{ name, declared: this.#declared(processor), limit }];
+  }
+
+  get metrics(): string[] {
+    return this.#options.scores.flatMap((score) => {
+      const made = make(score as Part<'score', undefined, Score>, undefined);
+      const names = made.names ?? Object.keys(made.result());
+      return (names.length > 0 ? names : ['*']).map((name) => `${this.#options.name}/${name}`);
+    });
+  }
+
   start(context: RunContext): void {
     this.#context = context;
   }
@@ -99,6 +112,9 @@ class Evaluation implements Sink {
       signal,
       notices: this.#notices,
       emit: (event) => context.emit(event),
+      stream: name,
+      step,
+      quarantine: context.quarantine,
       log: (line) => context.log(line),
       consume: async (batch, { stop }) => {
         const { targets = [] } = batch;

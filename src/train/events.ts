@@ -1,6 +1,7 @@
 // What a run tells: plain objects, one a line under `--json` and in metrics.jsonl.
 
 import type { Origin } from '../data/types.js';
+import type { WaitShare } from '../flow/index.js';
 
 /** One optimizer step, after its update. */
 export interface StepEvent {
@@ -24,6 +25,16 @@ export interface StepEvent {
   readonly waitMs: number;
   /** Host-side waiting by the stage to blame, ms. */
   readonly waits: Readonly<Record<string, number>>;
+  /** The row that was waited for longest, where one was. */
+  readonly slowest?: RowWait;
+}
+
+/** A wait for one row in one stage. */
+export interface RowWait {
+  /** Missing while no sample was on its way: the source had none. */
+  readonly row?: string;
+  readonly stage: string;
+  readonly ms: number;
 }
 
 /** One evaluation. Scores are shares in [0, 1] unless their name says otherwise. */
@@ -58,6 +69,24 @@ export interface QuarantineEvent {
   readonly row: string;
   readonly stage: string;
   readonly error: string;
+  /** 'train', or the evaluation's name. */
+  readonly stream: string;
+  /** The number of its item in the stream, from 0, over epochs. A run that is continued tells again what its checkpoint had
+   *  not come to: with the same number. */
+  readonly item: number;
+  /** Its number among the samples that were made of the item, from 1; 0 before it had one. */
+  readonly part: number;
+  /** The step that the evaluation followed. */
+  readonly step?: number;
+}
+
+/** A sink, or a tee's, failed and gets no more: it is declared as one that the run can do without. */
+export interface DetachEvent {
+  readonly event: 'detach';
+  readonly sink: string;
+  readonly error: string;
+  /** The row that a tee's sink failed at. */
+  readonly row?: string;
 }
 
 /** A sample that was used, though not all of it. Of very many, the first few are told. */
@@ -71,11 +100,37 @@ export interface NoticeEvent {
   readonly count?: number;
 }
 
+/** The step waits for data for very long, and still does: what it waits for. */
+export interface StallEvent extends RowWait {
+  readonly event: 'stall';
+}
+
 /** A checkpoint that is complete on disk. */
 export interface CheckpointEvent {
   readonly event: 'checkpoint';
   readonly step: number;
   readonly path: string;
+  /** Copied in the host's memory while it was written; 0 where there was no room: then training waited instead. */
+  readonly bytes: number;
+  /** Time that the copy took, all that training was held back. */
+  readonly copyMs: number;
+  /** Time that writing took, beside training. */
+  readonly writeMs: number;
+  /** Time that training was held back since the checkpoint before was still being written, where that was long. */
+  readonly waitMs?: number;
+  /** Why an older one that was to go is still there, or best.json is not as it should be. */
+  readonly fault?: string;
+}
+
+/** A checkpoint that could not be written. Those of before are intact, and the run goes on. */
+export interface CheckpointFailedEvent {
+  readonly event: 'checkpoint-failed';
+  readonly step: number;
+  /** Where it should have been. */
+  readonly path: string;
+  readonly error: string;
+  /** The step of the newest that is complete. */
+  readonly lastComplete?: number;
 }
 
 /** How a run ended: all done, stopped by a signal, or failed. */
@@ -96,15 +151,62 @@ export interface EndEvent {
   };
   /** The most bytes of samples that were on their way at once. */
   readonly peakBytes: number;
+  /** The most bytes that were copied for a checkpoint at once, beside them. */
+  readonly peakCheckpointBytes: number;
   /** The last step whose update was made. */
   readonly steps: number;
   /** Time during which the device had nothing to do. */
   readonly waitMs: number;
+  /** The same by the stage to blame, ms. */
+  readonly waits: Readonly<Record<string, number>>;
+  /** The ten longest waits for one row in one stage, longest first. */
+  readonly slowest: readonly RowWait[];
   readonly seconds: number;
+  /** Where they went. */
+  readonly time: TimeAccount;
+  /** How near the feed came to one that is never waited for; of a run that trained. */
+  readonly feed?: FeedPace;
+}
+
+export interface FeedPace {
+  /** Tokens of this run's steps over all its time but setup and sinks. */
+  readonly tokensPerSecond: number;
+  /** The same over its compute alone. */
+  readonly withoutWaits: number;
+  /** What `--ceiling` has measured over one cached batch, where it has been asked to in the same folder. */
+  readonly ceiling?: number;
+}
+
+/** Where a run's time went, in milliseconds: the parts add up to all of it. */
+export interface TimeAccount {
+  /** Until the first sample is asked for: loading the model, checking the files. */
+  readonly setup: number;
+  /** Forward, backward and update. */
+  readonly compute: number;
+  /** For data. */
+  readonly wait: number;
+  /** Evaluations and checkpoints that a step was held back for, and those at the end. */
+  readonly sinks: number;
+  /** Messages between the threads, and the end of the stream. */
+  readonly other: number;
 }
 
 export type RunEvent =
-  StepEvent | EvalEvent | AnswersEvent | QuarantineEvent | NoticeEvent | CheckpointEvent | EndEvent;
+  | StepEvent
+  | EvalEvent
+  | AnswersEvent
+  | QuarantineEvent
+  | NoticeEvent
+  | DetachEvent
+  | StallEvent
+  | CheckpointEvent
+  | CheckpointFailedEvent
+  | EndEvent;
+
+/** A stretch of waiting, in words. */
+export function rowWait({ stage, ms, origin }: WaitShare): RowWait {
+  return { ...(origin && { row: rowName(origin) }), stage, ms };
+}
 
 /** 'train.parquet row group 0 row 17': a row as people and logs name it. */
 export function rowName(origin: Origin): string {

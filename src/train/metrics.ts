@@ -5,8 +5,10 @@ import { join } from 'node:path';
 import { TrainError, messageOf } from '../errors.js';
 import { definePart } from '../parts.js';
 import { z } from '../schema.js';
+import type { FlowPosition } from '../flow/index.js';
 import type { RunEvent } from './events.js';
 import type { PipelineContext } from './pipeline.js';
+import { isBehind } from './quarantine.js';
 import type { Sink } from './sink.js';
 
 const DEFAULT_FILE = 'metrics.jsonl';
@@ -23,10 +25,10 @@ export const metrics = definePart({
     return {
       name: 'metrics',
       leftovers: () => [file],
-      start: ({ outDir, resumedAt }) => {
+      start: ({ outDir, resumedAt, resumedFrom }) => {
         path = join(outDir, file);
         writing(path, () => {
-          if (resumedAt !== undefined && fs.existsSync(path)) forget(path, resumedAt);
+          if (resumedAt !== undefined && fs.existsSync(path)) forget(path, resumedAt, resumedFrom);
           descriptor = fs.openSync(path, 'a');
         });
       },
@@ -43,31 +45,38 @@ export const metrics = definePart({
   },
 });
 
-/** The events up to a step that metrics.jsonl holds, as far as it is there. */
-export function readMetrics(outDir: string, step: number): RunEvent[] {
+/** The events up to a step that metrics.jsonl holds, as far as it is there.
+ *  @param position where the stream stood behind that step */
+export function readMetrics(outDir: string, step: number, position: FlowPosition | undefined): RunEvent[] {
   const path = join(outDir, DEFAULT_FILE);
   if (!fs.existsSync(path)) return [];
-  return linesUpTo(path, step).map((line) => JSON.parse(line) as RunEvent);
+  return linesUpTo(path, step, position).map((line) => JSON.parse(line) as RunEvent);
 }
 
-/** Takes out the events after a step, and a last line that was cut off. */
-function forget(path: string, step: number): void {
-  const kept = linesUpTo(path, step).map((line) => `${line}\n`);
+/** Takes out the events after a step, rows that the stream had quarantined ahead of it, and a last line that was cut off:
+ *  all that is told again. */
+function forget(path: string, step: number, position: FlowPosition | undefined): void {
+  const kept = linesUpTo(path, step, position).map((line) => `${line}\n`);
   fs.writeFileSync(`${path}.partial`, kept.join(''));
   fs.renameSync(`${path}.partial`, path);
 }
 
-function linesUpTo(path: string, step: number): string[] {
+function linesUpTo(path: string, step: number, position: FlowPosition | undefined): string[] {
   const lines = fs.readFileSync(path, 'utf8').split('\n');
-  return lines.filter((line) => stepOf(line) <= step);
+  return lines.filter((line) => {
+    const event = eventOf(line);
+    if (!event) return false;
+    if (event.event === 'quarantine') return isBehind(event, { step, position });
+    return ('step' in event ? event.step : 0) <= step;
+  });
 }
 
-/** 0 for events of no step, Infinity for what is no event. */
-function stepOf(line: string): number {
+/** undefined for what is no event. */
+function eventOf(line: string): RunEvent | undefined {
   try {
-    return (JSON.parse(line) as { step?: number }).step ?? 0;
+    return JSON.parse(line) as RunEvent;
   } catch {
-    return Infinity;
+    return undefined;
   }
 }
 

@@ -8,6 +8,7 @@ import { type Part, isPart, part, withLeaf } from '../parts.js';
 import { decode, z } from '../schema.js';
 import { ConfigError } from '../errors.js';
 import type { ModelOptions, StepOptions } from './options.js';
+import { QUARANTINE, type QuarantineOptions } from './quarantine-limit.js';
 import type { Sink } from './sink.js';
 
 /** A stage that is made when the run starts, since it needs the model's processor. A and B are its value types. */
@@ -52,6 +53,8 @@ export interface Pipeline {
   readonly deviceBytes?: number;
   /** Threads of the engine; the machine's cores by default. */
   readonly threads?: number;
+  /** How many rows a run may lose. */
+  readonly quarantine?: QuarantineOptions;
 }
 
 const DEFAULT_POOL_BYTES = 256 * 2 ** 20;
@@ -98,6 +101,7 @@ const PIPELINE = z.strictObject({
   poolBytes: z.int().positive().default(DEFAULT_POOL_BYTES),
   deviceBytes: z.int().positive().optional(),
   threads: z.int().positive().optional(),
+  quarantine: QUARANTINE,
 });
 
 /** What a pipeline file exports as its default: checked when it is run. */
@@ -112,6 +116,7 @@ export interface PipelineSpec<T, A, B = A, C = B, D = C, E = D, F = E, G = F, H 
   readonly poolBytes?: number;
   readonly deviceBytes?: number;
   readonly threads?: number;
+  readonly quarantine?: QuarantineOptions;
 }
 
 /** A fault in words, where a flow does not end in batches. */

@@ -1,6 +1,6 @@
 // A run: checks what can be checked, opens the device thread, starts the sinks, trains, and ends in order.
 
-import { TrainError, messageOf } from '../errors.js';
+import { QuarantineError, TrainError, messageOf } from '../errors.js';
 import { make } from '../parts.js';
 import { checkPipeline } from './check.js';
 import type { SavedPosition } from './checkpoint.js';
@@ -10,6 +10,7 @@ import type { LearnerFacts } from './learner.js';
 import { withModelFolder } from './model-folder.js';
 import { checkpointToResume, makeOutFolder, putAside } from './out-folder.js';
 import type { Pipeline } from './pipeline.js';
+import { Quarantine } from './quarantine.js';
 import { RunDevice } from './run-device.js';
 import type { RunContext, Sink } from './sink.js';
 import { Sinks } from './sinks.js';
@@ -27,6 +28,8 @@ export interface RunOptions {
   readonly sinks?: readonly Sink[];
   readonly signal: AbortSignal;
   readonly log: (line: string) => void;
+  /** What went wrong though the run goes on; `log` where it is left out. */
+  readonly warn?: (line: string) => void;
   /** Told how far the download of a model is. */
   readonly onDownload?: (progress: DownloadProgress) => void;
 }
@@ -48,7 +51,9 @@ export async function runPipeline(declared: Pipeline, options: RunOptions): Prom
     log: options.log,
     onProgress: onDownload,
   });
+  const quarantine = new Quarantine(pipeline.quarantine);
   const sinks = new Sinks([
+    quarantine,
     ...pipeline.sinks.map((sink) => make(sink, { pipeline })),
     ...(options.sinks ?? []),
   ]);
@@ -77,35 +82,43 @@ export async function runPipeline(declared: Pipeline, options: RunOptions): Prom
       device,
       maxSteps: pipeline.step?.maxSteps,
       resumedAt: resumed?.step,
+      resumedFrom: resumed?.stream,
+      quarantine,
       signal,
       emit: (event) => sinks.emit(event),
       log: options.log,
+      warn: options.warn ?? options.log,
     };
     if (resumed) context.log(`continuing after step ${resumed.step} from ${resumeFrom}`);
     else tidy(context, sinks);
     await sinks.start(context);
 
-    const training = new Training(pipeline, context, { device: device.thread, sinks }, resumed);
+    const training = new Training(pipeline, context, { device: device.thread, sinks, startedAt }, resumed);
     device.follow(() => ({ stream: training.position, plan }));
     if (pipeline.step) await training.run().catch(failed);
+    const trainedAt = performance.now();
     await sinks.end(training.lastStep, outcome(), failed);
-    if (pipeline.step && outcome() === 'stopped' && device.savedStep !== training.lastStep) {
+    // Where the rows are at fault and not the model, the run can go on once they are mended.
+    const isWell = outcome() === 'stopped' || failures[0] instanceof QuarantineError;
+    if (pipeline.step && isWell && device.savedStep !== training.lastStep) {
       await device.checkpoint().catch(failed);
     }
+    await device.idle();
     end = {
       event: 'end',
       outcome: outcome(),
       ...(failures.length > 0 && { error: messageOf(failures[0]) }),
       ...training.account(),
+      peakCheckpointBytes: device.peakCheckpointBytes,
       steps: training.lastStep,
-      seconds: (performance.now() - startedAt) / 1000,
+      ...training.time(performance.now() - trainedAt),
     };
     sinks.emit(end);
   } catch (error) {
     failed(error);
   }
   await sinks.close(failed);
-  await device.thread.terminate();
+  await device.close();
 
   const [first] = failures;
   if (failures.length > 0) throw first instanceof Error ? first : new TrainError(messageOf(first));

@@ -11,12 +11,14 @@ import {
 } from '../flow/index.js';
 import type { ConsumeContext, FlowEntries, FlowPosition } from '../flow/index.js';
 import type { Processor } from '../data/processor.js';
+import { itemAt } from '../data/row-again.js';
 import type { StageContext } from '../data/stages.js';
 import type { Batch } from '../data/types.js';
 import { type Part, isPart, make } from '../parts.js';
-import { type RunEvent, rowName } from './events.js';
+import { type QuarantineEvent, type RunEvent, rowName, rowWait } from './events.js';
 import { Notices } from './notices.js';
 import type { SourcePart } from './pipeline.js';
+import { type Quarantine, TRAIN_STREAM } from './quarantine.js';
 
 /** A stream as a pipeline declares it. */
 export interface Declared {
@@ -39,6 +41,12 @@ export interface SampleFlowOptions extends Declared {
   /** Goes on behind this position of an earlier run. */
   readonly from?: FlowPosition | undefined;
   readonly emit: (event: RunEvent) => void;
+  /** Names the stream in its quarantine events; 'train' by default. */
+  readonly stream?: string;
+  /** The step that an evaluation follows. */
+  readonly step?: number;
+  /** Takes down rows that are quarantined, and stops a run that loses too many. */
+  readonly quarantine?: Pick<Quarantine, 'take' | 'judge'>;
   /** Keeps what was told, for a stream that is run again. */
   readonly notices?: Notices;
   readonly log: (line: string) => void;
@@ -92,7 +100,7 @@ export async function sampleFlow(options: SampleFlowOptions): Promise<FlowSummar
         notices.end(emit);
         logSummary(source, options);
       }
-      tell(event, options);
+      tell(event, source, options);
     },
   });
 }
@@ -103,18 +111,24 @@ function logSummary(source: Source<unknown>, { where, log }: SampleFlowOptions):
   if (typeof summary === 'function') log(`${where}${String(summary.call(source))}`);
 }
 
-function sourceOf({ source }: Declared): Source<unknown> {
+/** The source of a declaration, made. */
+export function sourceOf({ source }: Pick<Declared, 'source'>): Source<unknown> {
   return (isPart(source) ? make(source as SourcePart<unknown>, undefined) : source) as Source<unknown>;
 }
 
-function stagesFrom({ flow, processor, purpose }: Declared, onNotice?: StageContext['onNotice']): never[] {
+/** The entries of a declaration, parts made. */
+export function stagesFrom(
+  { flow, processor, purpose }: Pick<Declared, 'flow' | 'processor' | 'purpose'>,
+  onNotice?: StageContext['onNotice'],
+): never[] {
   const context: StageContext = { processor, purpose, ...(onNotice && { onNotice }) };
   return flow.map((entry) =>
     isPart(entry) ? make(entry as Part<'stage', StageContext>, context) : entry,
   ) as never[];
 }
 
-function asBatch(value: unknown, where: string): Batch {
+/** @throws {ConfigError} when the flow gives something else */
+export function asBatch(value: unknown, where: string): Batch {
   const { inputIds, attentionMask } = (value ?? {}) as Partial<Batch>;
   if (inputIds?.shape && attentionMask?.shape) return value as Batch;
   throw new ConfigError({
@@ -126,15 +140,11 @@ function asBatch(value: unknown, where: string): Batch {
 }
 
 /** Quarantined rows are events; what else people should know is a line. */
-function tell(event: FlowEvent, { where, emit, log, onEnd }: SampleFlowOptions): void {
+function tell(event: FlowEvent, source: Source<unknown>, options: SampleFlowOptions): void {
+  const { where, emit, log, onEnd } = options;
   switch (event.kind) {
     case 'quarantine':
-      return emit({
-        event: 'quarantine',
-        row: rowName(event.origin),
-        stage: event.stage,
-        error: messageOf(event.error),
-      });
+      return tellQuarantined(event, source, options);
     case 'oversize':
       return log(
         event.pool === 'host'
@@ -142,9 +152,16 @@ function tell(event: FlowEvent, { where, emit, log, onEnd }: SampleFlowOptions):
           : `${where}the batch that begins with ${rowName(event.origin)} weighs ${event.bytes} bytes, more than ${event.limit}: it went to the device alone`,
       );
     case 'detach':
-      return log(
-        `${where}${event.stage} failed at ${rowName(event.origin)} and gets no more samples: ${messageOf(event.error)}`,
-      );
+      return emit({
+        event: 'detach',
+        sink: `${where}${event.stage}`,
+        error: messageOf(event.error),
+        row: rowName(event.origin),
+      });
+    case 'stall': {
+      const wait = rowWait(event);
+      return emit({ event: 'stall', ...wait, stage: `${where}${wait.stage}` });
+    }
     case 'unordered':
       return log(`${where}${event.stage} lets samples overtake each other: this run is not reproducible`);
     case 'end':
@@ -152,4 +169,25 @@ function tell(event: FlowEvent, { where, emit, log, onEnd }: SampleFlowOptions):
     default:
       event satisfies never;
   }
+}
+
+/** Written down, told, and then counted against the limit: what stops a run is among what it told. */
+function tellQuarantined(
+  { origin, item, part, cursor, stage, error }: Extract<FlowEvent, { kind: 'quarantine' }>,
+  source: Source<unknown>,
+  { emit, stream = TRAIN_STREAM, step, quarantine }: SampleFlowOptions,
+): void {
+  const event: QuarantineEvent = {
+    event: 'quarantine',
+    row: rowName(origin),
+    stage,
+    error: messageOf(error),
+    stream,
+    item,
+    part,
+    ...(step !== undefined && { step }),
+  };
+  quarantine?.take(event, origin, cursor === undefined ? undefined : () => itemAt(source, cursor, origin));
+  emit(event);
+  if (stream === TRAIN_STREAM) quarantine?.judge(event);
 }

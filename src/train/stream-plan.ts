@@ -55,17 +55,19 @@ export function refuseOtherPlan(changed: readonly string[], checkpoint: string):
   });
 }
 
-async function fingerprintOf(source: unknown): Promise<unknown> {
+/** Changes with the content of the source's files; null where it cannot tell. */
+export async function fingerprintOf(source: unknown): Promise<unknown> {
   const made = isPart(source, 'source') ? make(source as never, undefined) : source;
   const { fingerprint } = (made ?? {}) as { fingerprint?: () => Promise<unknown> };
   return typeof fingerprint === 'function' ? fingerprint.call(made) : null;
 }
 
 /** Functions count by their text, stages that are made already by what they say of themselves, and files by their
- *  fingerprint: they may lie elsewhere. */
-function digest(value: unknown): string {
+ *  fingerprint: they may lie elsewhere. How many samples a stage has at once does not change their order. */
+export function digest(value: unknown): string {
   const text = JSON.stringify(value, (key, inner: unknown) => {
-    if (key === 'files') return undefined;
+    if (key === 'files' || key === 'concurrency') return undefined;
+    if (typeof inner === 'bigint') return `${inner}n`;
     if (typeof inner === 'function' && !isPart(inner)) return { code: String(inner) };
     if (isPart(inner)) return { ...(inner as object) };
     return inner;

@@ -3,14 +3,15 @@
 import { DataError } from '../errors.js';
 import type { FlowPosition, FlowSummary } from '../flow/index.js';
 import type { SavedPosition } from './checkpoint.js';
-import type { EndEvent, QuarantineEvent, RunEvent } from './events.js';
+import { readCeiling } from './ceiling.js';
+import { type EndEvent, type QuarantineEvent, type RunEvent, rowWait } from './events.js';
 import { type LoopOptions, TrainLoop } from './loop.js';
 import type { Pipeline } from './pipeline.js';
 import { type Declared, sampleFlow } from './sample-flow.js';
 import type { RunContext } from './sink.js';
 
 /** Batches that may be on their way to the device at once: one computing, one waiting. */
-const IN_FLIGHT = 2;
+export const IN_FLIGHT = 2;
 
 /** The stream that a pipeline trains on. */
 export function trainingFlow(pipeline: Pipeline, processor: Declared['processor']): Declared {
@@ -23,18 +24,24 @@ export class Training {
   readonly #context: RunContext;
   readonly #resumed: SavedPosition | undefined;
   readonly #loop: TrainLoop;
+  readonly #startedAt: number;
   #summary: FlowSummary | undefined;
+  #setupMs = 0;
   #firstQuarantined: QuarantineEvent | undefined;
 
   constructor(
     pipeline: Pipeline,
     context: RunContext,
-    options: Pick<LoopOptions, 'device' | 'sinks'>,
+    options: Pick<LoopOptions, 'device' | 'sinks'> & {
+      /** When the run began, by `performance.now`. */
+      readonly startedAt: number;
+    },
     resumed?: SavedPosition,
   ) {
     this.#pipeline = pipeline;
     this.#context = context;
     this.#resumed = resumed;
+    this.#startedAt = options.startedAt;
     this.#loop = new TrainLoop({
       ...options,
       maxSteps: pipeline.step?.maxSteps ?? 0,
@@ -57,6 +64,7 @@ export class Training {
   /** Trains to the end of the stream, to `maxSteps`, or until the signal is aborted.
    *  @throws {DataError} when the stream gave nothing to train on */
   async run(): Promise<void> {
+    this.#setupMs = performance.now() - this.#startedAt;
     const { signal, processor } = this.#context;
     const log = (line: string) => this.#context.log(line);
     if (this.lastStep >= (this.#pipeline.step?.maxSteps ?? 0)) {
@@ -70,6 +78,7 @@ export class Training {
       deviceBytes: this.#pipeline.deviceBytes,
       from: this.#resumed?.stream,
       emit: (event) => this.#emit(event),
+      quarantine: this.#context.quarantine,
       log,
       onEnd: (summary) => (this.#summary = summary),
       consume: (batch, context) => this.#loop.consume(batch, context),
@@ -80,8 +89,8 @@ export class Training {
 
   /** Every sample accounted for, those before a run that is continued too. What was on its way when the run ended is
    *  dropped, and so is a step that was given up. */
-  account(): Pick<EndEvent, 'ledger' | 'peakBytes' | 'waitMs'> {
-    const { peakBytes = 0, waitMs = 0, ledger } = this.#summary ?? {};
+  account(): Pick<EndEvent, 'ledger' | 'peakBytes' | 'waitMs' | 'waits' | 'slowest'> {
+    const { peakBytes = 0, waitMs = 0, waits = {}, slowest = [], ledger } = this.#summary ?? {};
     const before = this.#resumed?.stream?.done ?? { issued: 0, dropped: 0, quarantined: 0 };
     const issued = before.issued + (ledger?.issued ?? 0);
     const quarantined = before.quarantined + (ledger?.quarantined ?? 0);
@@ -90,7 +99,29 @@ export class Training {
       ledger: { issued, trained, dropped: issued - quarantined - trained, quarantined },
       peakBytes,
       waitMs,
+      waits,
+      slowest: slowest.map(rowWait),
     };
+  }
+
+  /** Where the time until now went.
+   *  @param sinksAtEndMs of it, what the sinks took after the last step */
+  time(sinksAtEndMs: number): Pick<EndEvent, 'seconds' | 'time' | 'feed'> {
+    const all = performance.now() - this.#startedAt;
+    const { compute, sinks: between, tokens } = this.#loop.pace;
+    const { waitMs: wait = 0 } = this.#summary ?? {};
+    const [setup, sinks] = [this.#setupMs || all - sinksAtEndMs, between + sinksAtEndMs];
+    const other = all - setup - compute - wait - sinks;
+    const time = { setup, compute, wait, sinks, other };
+    if (compute === 0) return { seconds: all / 1000, time };
+    const perSecond = (ms: number): number => (1000 * tokens) / ms;
+    const ceiling = readCeiling(this.#context.outDir)?.tokensPerSecond;
+    const feed = {
+      tokensPerSecond: perSecond(compute + wait + other),
+      withoutWaits: perSecond(compute),
+      ...(ceiling !== undefined && { ceiling }),
+    };
+    return { seconds: all / 1000, time, feed };
   }
 
   #emit(event: RunEvent): void {

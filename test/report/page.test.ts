@@ -64,6 +64,7 @@ export function sampleData(numSteps = 200): ReportData {
       outcome: 'complete',
       ledger: { issued: 107, trained: 100, dropped: 0, quarantined: 7 },
       peakBytes: 12e6,
+      peakCheckpointBytes: 0,
       steps: 200,
       waitMs: 800,
       waits: { decodeMedia: 800 },

@@ -63,7 +63,7 @@ const OTHERS: readonly RunEvent[] = [
   },
   { event: 'stall', row: 'a.parquet row group 0 row 9', stage: 'decodeMedia', ms: 31_000 },
   { event: 'stall', stage: 'parquet', ms: 60_100 },
-  { event: 'checkpoint', step: 2, path: '/out/checkpoint-2' },
+  { event: 'checkpoint', step: 2, path: '/out/checkpoint-2', bytes: 8, copyMs: 1, writeMs: 2 },
   { event: 'answers', step: 2, name: 'eval', answers: [] },
   { event: 'eval', step: 2, name: 'eval', count: 50, scores: { exactMatch: 0.25, 'exactMatch:colour': 0.5 } },
 ];
@@ -73,6 +73,7 @@ const END = {
   outcome: 'complete',
   ledger: { issued: 10, trained: 8, dropped: 1, quarantined: 1 },
   peakBytes: 2_500_000,
+  peakCheckpointBytes: 0,
   steps: 700,
   waitMs: 4000,
   waits: { encode: 1000, decodeMedia: 3000, parquet: 0.4 },
