@@ -4,7 +4,7 @@ import type { Ledger } from './ledger.js';
 import type { Pool } from './pool.js';
 import { Queue } from './queue.js';
 import { isPromise } from './transform.js';
-import type { ConsumeContext, Ticketed } from './types.js';
+import type { ConsumeContext, Ticketed, WaitShare } from './types.js';
 
 export interface DeliveryOptions<T> {
   readonly consume: (value: T, context: ConsumeContext) => void | Promise<void>;
@@ -13,6 +13,8 @@ export interface DeliveryOptions<T> {
   readonly pool: Pool;
   readonly ledger: Ledger;
   readonly signal: AbortSignal;
+  /** A value is about to be handed over, after this wait. */
+  readonly onWaited?: ((waitMs: number, waits: readonly WaitShare[]) => void) | undefined;
   /** The consumer wants no more. */
   readonly onStop: () => void;
   /** The consumer failed. */
@@ -90,6 +92,7 @@ export class Delivery<T> {
     }
     const position = ticket.position();
     const { waitMs, waits } = ledger.blame.end();
+    this.options.onWaited?.(waitMs, waits);
     const index = this.numDelivered;
     this.numDelivered += 1;
     this.numActive += 1;

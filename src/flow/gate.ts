@@ -146,6 +146,7 @@ class Pump<T> {
     const own = weightOf(bytes, `source ${this.source.name}: ${place(origin)}`);
     const weight = Math.max(own, reserve);
     const { maxItemBytes } = this.source;
+    if (own > this.pool.capacity) this.pool.grow(1, own);
     if (own > this.pool.capacity) {
       this.ledger.report({ kind: 'oversize', pool: 'host', origin, bytes: own, limit: this.pool.capacity });
     } else if (maxItemBytes !== undefined && own > maxItemBytes) {
@@ -164,6 +165,7 @@ class Pump<T> {
     this.pool.stage(weight);
     while (this.running && !this.pool.fits(weight)) {
       if (this.ledger.stalled) {
+        if (this.pool.grow(1, this.pool.used + weight)) continue;
         if (weight > this.pool.capacity || this.ledger.numOversizeOpen > 0) break;
         throw this.stallError(weight, origin);
       }

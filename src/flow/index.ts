@@ -17,5 +17,5 @@ export { tee, type TeeOptions, type TeeSink } from './tee.js';
 export { chain, stagesOf } from './chain.js';
 export { takeSource } from './take.js';
 export { repeatSource } from './repeat.js';
-export { checkBounds } from './bounds.js';
+export { checkBounds, heldAtMost, type HeldAtMost } from './bounds.js';
 export { runFlow } from './run.js';

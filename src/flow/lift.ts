@@ -1,7 +1,7 @@
 // lift: an ordinary RxJS operator as a stage, run on a stream of one item for each sample.
 
 import { Observable, type OperatorFunction } from 'rxjs';
-import { DEFAULT_CONCURRENCY, checkCount, type ParallelOptions, stageOf } from './options.js';
+import { concurrencyOf, concurrencyTraits, type ParallelOptions, stageOf } from './options.js';
 import { oneValue } from './one-value.js';
 import { withTimeout } from './timeout.js';
 import { transform } from './transform.js';
@@ -21,11 +21,12 @@ export function lift<A, B>(
 ): StageOf<A, B> {
   const name = options.name ?? (operator.name || 'lift');
   const { itemBytes, timeoutMs } = options;
-  const concurrency = checkCount(`${name}: concurrency`, options.concurrency ?? DEFAULT_CONCURRENCY);
+  const concurrency = concurrencyOf(name, options.concurrency);
   const limit = withTimeout<B>(name, timeoutMs);
   return stageOf({
     name,
     ...(itemBytes === undefined ? {} : { itemBytes }),
+    ...concurrencyTraits(concurrency),
     code: String(operator),
     connect: transform<A, B>(
       (value, ticket) => limit(oneValue(operator(only(value)), name, ticket.origin), ticket),

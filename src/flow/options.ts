@@ -1,6 +1,7 @@
 // Options that the operators share, and their checks.
 
 import { FlowError } from '../errors.js';
+import { Concurrency } from './tune.js';
 import type { Origin, Stage, StageOf, Ticket } from './types.js';
 
 /** What a user's function is told beside the value. */
@@ -24,13 +25,31 @@ export interface MapOptions<B> {
 }
 
 export interface ParallelOptions<B> extends MapOptions<B> {
-  /** How many samples at once; 4 by default. */
-  readonly concurrency?: number;
+  /** How many samples at once; 4 by default. With `upTo` it begins there (or lower) and tunes itself while the consumer
+   *  waits for this stage. */
+  readonly concurrency?: number | { readonly upTo: number };
   /** A sample that takes longer is quarantined, and its signal aborted. No limit by default. */
   readonly timeoutMs?: number;
 }
 
 export const DEFAULT_CONCURRENCY = 4;
+
+/** A stage's concurrency, checked: a number, or what tunes itself. */
+export function concurrencyOf(
+  name: string,
+  given: ParallelOptions<unknown>['concurrency'] = DEFAULT_CONCURRENCY,
+): number | Concurrency {
+  if (typeof given === 'number') return checkCount(`${name}: concurrency`, given);
+  return new Concurrency(name, DEFAULT_CONCURRENCY, checkCount(`${name}: concurrency.upTo`, given.upTo));
+}
+
+/** What a stage tells of its concurrency. */
+export function concurrencyTraits(
+  concurrency: number | Concurrency,
+): Pick<Stage<never, unknown>, 'concurrency' | 'tunes'> {
+  if (typeof concurrency === 'number') return { concurrency };
+  return { concurrency: concurrency.value, tunes: concurrency };
+}
 
 /** A stage as its builder returns it. */
 export function stageOf<A, B>(stage: Stage<A, B>): StageOf<A, B> {

@@ -3,8 +3,8 @@
 import { isObservable, type Observable } from 'rxjs';
 import {
   Call,
-  DEFAULT_CONCURRENCY,
-  checkCount,
+  concurrencyOf,
+  concurrencyTraits,
   type MapContext,
   type ParallelOptions,
   stageOf,
@@ -44,12 +44,13 @@ export function parallel<A, B>(
   ordered: boolean,
 ): StageOf<A, B> {
   const { name, itemBytes, timeoutMs } = options;
-  const concurrency = checkCount(`${name}: concurrency`, options.concurrency ?? DEFAULT_CONCURRENCY);
+  const concurrency = concurrencyOf(name, options.concurrency);
   const limit = withTimeout<B>(name, timeoutMs);
   return stageOf({
     name,
     ...(itemBytes === undefined ? {} : { itemBytes }),
     ...(ordered ? {} : { reproducible: false }),
+    ...concurrencyTraits(concurrency),
     code: String(fn),
     connect: transform<A, B>(
       (value, ticket) => {

@@ -17,6 +17,7 @@ export class Pool {
   used = 0;
   /** The most bytes that were out at once, an item that waits at the gate included. */
   peak = 0;
+  #capacity: number;
   private staged = 0;
   private waiters: Waiter[] = [];
 
@@ -24,16 +25,39 @@ export class Pool {
    *  @param option what the capacity is called where it is given, for the message
    *  @throws {FlowError} when it is none */
   constructor(
-    readonly capacity: number,
+    capacity: number,
     option = 'poolBytes',
+    /** The most that `grow` makes of the capacity. */
+    readonly most = capacity,
   ) {
-    if (Number.isSafeInteger(capacity) && capacity > 0) return;
+    this.#capacity = Math.min(capacity, most);
+    if (Number.isSafeInteger(capacity) && capacity > 0 && Number.isSafeInteger(most) && most > 0) return;
     throw new FlowError({
       where: option,
       expected: 'a positive whole number of bytes',
-      received: String(capacity),
+      received: String(most > 0 ? capacity : most),
       remedy: 'give the memory that samples on their way may take, such as 256 * 2 ** 20',
     });
+  }
+
+  /** Bytes. */
+  get capacity(): number {
+    return this.#capacity;
+  }
+
+  /** Whether anybody waits for room. */
+  get isWaitedFor(): boolean {
+    return this.waiters.length > 0;
+  }
+
+  /** Makes the capacity greater, and wakes whoever waits.
+   *  @param atLeast bytes that must have room then
+   *  @returns false when it cannot become greater, or not great enough */
+  grow(factor: number, atLeast = 0): boolean {
+    if (this.#capacity >= this.most || atLeast > this.most) return false;
+    this.#capacity = Math.min(this.most, Math.max(Math.ceil(this.#capacity * factor), atLeast));
+    this.nudge();
+    return true;
   }
 
   /** Whether `bytes` may be taken now. More than the capacity fits only into an empty pool: alone. */

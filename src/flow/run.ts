@@ -2,7 +2,7 @@
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { Observable } from 'rxjs';
-import { checkBounds, reservesOf } from './bounds.js';
+import { checkBounds, heldAtMost, reservesOf } from './bounds.js';
 import { stagesOf } from './chain.js';
 import { Delivery } from './deliver.js';
 import { gate, type Gate } from './gate.js';
@@ -10,6 +10,7 @@ import { Ledger } from './ledger.js';
 import { checkCount, checkPositive } from './options.js';
 import { Pool } from './pool.js';
 import { watchStalls } from './stall-watch.js';
+import { Tuner } from './tune.js';
 import type { AnyStage, FlowOptions, FlowSummary, Ticketed } from './types.js';
 
 /** Runs a flow to its end.
@@ -32,8 +33,11 @@ export async function runFlow<T, A = T, B = A, C = B, D = C, E = D, F = E, G = F
   options: FlowOptions<T, A, B, C, D, E, F, G, H>,
 ): Promise<FlowSummary> {
   const stages = stagesOf(options.stages);
-  const pool = new Pool(options.poolBytes);
-  checkBounds(options.source, stages, options.poolBytes);
+  const { poolBytes, maxPoolBytes: mostBytes = poolBytes } = options;
+  checkBounds(options.source, stages, mostBytes);
+  const { needed } = heldAtMost(options.source, stages);
+  const isFixed = mostBytes <= poolBytes;
+  const pool = new Pool(isFixed ? poolBytes : Math.max(poolBytes, 2 * needed), 'poolBytes', mostBytes);
   checkCount('inFlight', options.inFlight ?? 1);
   if (options.stallMs !== Infinity) checkPositive('stallMs', options.stallMs ?? STALL_MS);
   const devicePool = new Pool(options.deviceBytes ?? Number.MAX_SAFE_INTEGER, 'deviceBytes');
@@ -49,6 +53,7 @@ class Run {
   private readonly controller = new AbortController();
   private readonly ledger: Ledger;
   private readonly delivery: Delivery<unknown>;
+  private readonly tuner: Tuner | undefined;
   private ended: Ended | undefined;
   private failure: { readonly error: unknown } | undefined;
   /** What a sample may come to weigh from each stage on, as of the last pull: a stage's `itemBytes` may grow. */
@@ -70,12 +75,17 @@ class Run {
       observer: options.observer,
       from: options.from,
     });
+    const tunes = stages.flatMap((stage) => stage.tunes ?? []);
+    if (tunes.length > 0 || pool.most > pool.capacity) {
+      this.tuner = new Tuner({ stages: tunes, pool, now: options.now ?? (() => performance.now()) });
+    }
     this.delivery = new Delivery({
       consume: options.consume,
       inFlight: options.inFlight ?? 1,
       pool: devicePool,
       ledger: this.ledger,
       signal: this.controller.signal,
+      onWaited: this.tuner && ((waitMs, waits) => this.tuner?.delivered(waitMs, waits)),
       onStop: () => this.finish('stopped'),
       onError: (error) => this.fail(error),
       onDone: () => this.finish('complete'),
@@ -187,6 +197,7 @@ class Run {
       consumed: this.delivery.numConsumed,
       waitMs: this.ledger.blame.totalMs,
       waits: { ...this.ledger.blame.totals },
+      tuned: this.tuner?.state ?? {},
       slowest: [...this.ledger.blame.slowest],
       reproducible: this.stages.every((stage) => stage.reproducible !== false),
     };

@@ -60,7 +60,7 @@ export function tee<A>(
     )(source);
   };
 
-  return stageOf({ name, connect });
+  return stageOf({ name, concurrency, onlooker: true, connect });
 }
 
 function sinkError(name: string, error: unknown, ticket: Ticket): FlowError {

@@ -85,7 +85,7 @@ export class SampleTicket implements Ticket {
   }
 
   enter(stage: string, reserve = 0): void {
-    this.stage = stage;
+    if (this.outcome === undefined) this.stage = stage; // a settled one shows where it was settled
     this.reserve = reserve;
     this.books.entered(this);
   }
@@ -155,7 +155,7 @@ export class SampleTicket implements Ticket {
       throw new FlowError({
         where: `ticket of ${place(this.origin)}`,
         expected: 'to be settled once',
-        received: `${outcome} after ${this.outcome}`,
+        received: `${outcome} after ${this.outcome} in ${this.stage}`,
         remedy: 'let each stage pass a ticket on or settle it, not both',
       });
     }

@@ -3,6 +3,7 @@
 
 import { Observable, type Subscriber } from 'rxjs';
 import { Queue } from './queue.js';
+import { Concurrency } from './tune.js';
 import type { Origin, Ticket, Ticketed } from './types.js';
 
 /** The outcome of a sample that is to be dropped. */
@@ -28,8 +29,8 @@ export type Done<B> = B | typeof DROP | Failure | Fatal;
 
 export interface TransformOptions<B> {
   readonly name: string;
-  /** How many samples may be pending at once; those beyond wait in order, with their tickets. */
-  readonly concurrency?: number;
+  /** How many samples may be pending at once (1 by default); those beyond wait in order, with their tickets. */
+  readonly concurrency?: number | Concurrency;
   /** False lets samples overtake each other. */
   readonly ordered?: boolean;
   /** What an output weighs, in bytes; without it the ticket's weight stays. */
@@ -65,7 +66,7 @@ interface Entry<B> {
 
 class Transformer<A, B> {
   private readonly name: string;
-  private readonly concurrency: number;
+  private readonly concurrency: number | Concurrency;
   private readonly ordered: boolean;
   private readonly weigh: ((value: B) => number) | undefined;
   /** Not started, since enough are pending. */
@@ -85,13 +86,21 @@ class Transformer<A, B> {
     this.concurrency = options.concurrency ?? 1;
     this.ordered = options.ordered ?? true;
     this.weigh = options.weigh;
+    if (this.concurrency instanceof Concurrency) this.concurrency.onGrown = () => this.flush();
+  }
+
+  private get isBusy(): boolean {
+    const { concurrency } = this;
+    return this.pending.size >= (typeof concurrency === 'number' ? concurrency : concurrency.value);
+  }
+
+  private wait(item: Ticketed<A>): void {
+    this.waiting.push(item);
+    if (this.concurrency instanceof Concurrency) this.concurrency.backlog = this.waiting.length;
   }
 
   next(item: Ticketed<A>): void {
-    if (this.waiting.length > 0 || this.pending.size >= this.concurrency) {
-      this.waiting.push(item);
-      return;
-    }
+    if (this.waiting.length > 0 || this.isBusy) return this.wait(item);
     const outcome = this.tryStart(item);
     if (outcome instanceof Pending || this.started.length > 0) this.enlist(item.ticket, outcome);
     else this.leave(item.ticket, outcome);
@@ -155,9 +164,10 @@ class Transformer<A, B> {
           const entry = this.started.shift();
           if (entry !== undefined) this.leave(entry.ticket, entry.outcome as Done<B>);
         }
-        if (this.waiting.length === 0 || this.pending.size >= this.concurrency) break;
+        if (this.isBusy) break;
         const item = this.waiting.shift();
         if (item === undefined) break;
+        if (this.concurrency instanceof Concurrency) this.concurrency.backlog = this.waiting.length;
         const outcome = this.tryStart(item);
         if (outcome instanceof Pending || this.ordered) this.enlist(item.ticket, outcome);
         else this.leave(item.ticket, outcome);

@@ -2,6 +2,7 @@
 // A sample's way: source -> gate (pool has room) -> ticket issued -> stages -> consumer -> ticket settled.
 
 import type { Observable, OperatorFunction } from 'rxjs';
+import type { Concurrency } from './tune.js';
 
 /** Where an item came from: enough to find it again. */
 export interface Origin {
@@ -128,6 +129,8 @@ export interface StageTraits {
   readonly onlooker?: boolean;
   /** How many samples it works on at once; told for forecasts, 1 where it is not. */
   readonly concurrency?: number;
+  /** That number, where it is not fixed. */
+  readonly tunes?: Concurrency;
   /** The text of the user's function in it, by which a changed stage is told. */
   readonly code?: string;
 }
@@ -241,6 +244,8 @@ export interface FlowSummary {
   readonly waits: Readonly<Record<string, number>>;
   /** The ten longest waits for one row in one stage, longest first. */
   readonly slowest: readonly WaitShare[];
+  /** What tuned itself, as it was at the end: how many samples a stage works on at once, and the pool's bytes. */
+  readonly tuned: Readonly<Record<string, number>>;
   /** False when a stage lets samples overtake each other. */
   readonly reproducible: boolean;
 }
@@ -290,6 +295,9 @@ export interface FlowOptions<T, A = T, B = A, C = B, D = C, E = D, F = E, G = F,
   readonly stages: FlowEntries<T, A, B, C, D, E, F, G, H>;
   /** The bound on the bytes of all samples that are not settled: between source and consumer, and with the consumer. */
   readonly poolBytes: number;
+  /** With it the pool begins with `poolBytes` (or twice what the stages hold, if that is more), and may grow to this bound
+   *  where the consumer waits while the pool is full. */
+  readonly maxPoolBytes?: number | undefined;
   /** Takes one value; its samples are trained when the promise resolves. A rejection stops the run with that error.
    *  Annotate a lambda's parameter: TypeScript does not infer it from `stages` in the same object. */
   readonly consume: (value: H, context: ConsumeContext) => void | Promise<void>;

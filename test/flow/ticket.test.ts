@@ -30,7 +30,7 @@ describe('a ticket', () => {
     const ticket = ledger.issue(origin(7), 1);
     ticket.settle('dropped');
     const again =
-      'ticket of rows.parquet row 7: expected to be settled once, received trained after dropped; let each stage pass a ticket on or settle it, not both';
+      'ticket of rows.parquet row 7: expected to be settled once, received trained after dropped in source; let each stage pass a ticket on or settle it, not both';
     expect(() => ticket.settle('trained')).toThrow(new FlowError(again));
     expect(() => ticket.quarantine('x', 1)).toThrow(/received quarantined after dropped/);
     expect(ledger.counts).toEqual({ issued: 1, trained: 0, dropped: 1, quarantined: 0 });
