@@ -3,7 +3,7 @@
 import type { Processor } from '../data/processor.js';
 import { SluiceError, TrainError, messageOf } from '../errors.js';
 import type { Outcome, RunEvent, StepEvent } from './events.js';
-import type { RunContext, Sink } from './sink.js';
+import type { RunContext, Sink, SinkStream } from './sink.js';
 
 export class Sinks {
   readonly #sinks: readonly Sink[];
@@ -14,8 +14,13 @@ export class Sinks {
     this.#sinks = sinks;
   }
 
-  async check(context: { readonly processor: Processor }): Promise<void> {
-    for (const sink of this.#sinks) await named(sink, () => sink.check?.(context));
+  async check({ processor }: { readonly processor: Processor }): Promise<void> {
+    const metrics = this.#sinks.flatMap((sink) => sink.metrics ?? []);
+    for (const sink of this.#sinks) await named(sink, () => sink.check?.({ processor, metrics }));
+  }
+
+  streams(context: { readonly processor: Processor }): SinkStream[] {
+    return this.#sinks.flatMap((sink) => sink.streams?.(context) ?? []);
   }
 
   leftovers(outDir: string): string[] {
@@ -48,16 +53,21 @@ export class Sinks {
   }
 
   async after(event: StepEvent): Promise<void> {
-    for (const sink of this.#started) {
+    for (const sink of this.#inTurn()) {
       if (sink.due?.(event.step)) await named(sink, () => sink.after?.(event));
     }
   }
 
   /** @param onError gets what each sink throws */
   async end(lastStep: number, outcome: Outcome, onError: (error: unknown) => void): Promise<void> {
-    for (const sink of this.#started) {
+    for (const sink of this.#inTurn()) {
       await named(sink, () => sink.end?.(lastStep, outcome)).catch(onError);
     }
+  }
+
+  /** In their order, those that come after the others last. */
+  #inTurn(): Sink[] {
+    return this.#started.toSorted((a, b) => Number(a.afterOthers ?? false) - Number(b.afterOthers ?? false));
   }
 
   /** The last to start is the first to close. */
