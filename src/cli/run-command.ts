@@ -54,6 +54,7 @@ export async function runFile(args: RunArguments, mode: 'run' | 'eval'): Promise
       sinks: [json ? jsonLines((line) => output.write(line)) : progress()],
       onDownload: downloadProgress(),
       log,
+      warn: (line) => process.stderr.write(`${line}\n`),
     });
   } catch (error) {
     if (signal.aborted && !(error instanceof SluiceError)) throw signal.reason;

@@ -6,6 +6,8 @@ import { z } from '../schema.js';
 
 /** A score over a stream of answers. */
 export interface Score {
+  /** Names that `result` gives; one that ends in '*' stands for all that begin so. Left out, those of no answers. */
+  readonly names?: readonly string[];
   add(answer: string, target: Target): void;
   /** Name -> value; names of groups are 'score:group'. */
   result(): Record<string, number>;
@@ -25,6 +27,7 @@ export const exactMatch = definePart({
   create: ({ by }): Score => {
     const groups = new Map<string, Tally>();
     return {
+      names: ['exactMatch', ...(by === undefined ? [] : ['exactMatch:*'])],
       add(answer, target) {
         const right = answer.trim() === target.reference.trim();
         const group = by === undefined ? undefined : target.tags[by];

@@ -56,6 +56,7 @@ export const wordErrorRate = definePart({
   create: ({ by, ...options }): Score => {
     const groups = new Map<string, Tally>();
     return {
+      names: ['wordErrorRate', ...(by === undefined ? [] : ['wordErrorRate:*'])],
       add(answer, target) {
         const reference = wordsOf(target.reference, options);
         const errors = wordErrors(reference, wordsOf(answer, options));
@@ -92,6 +93,7 @@ export const promptAloneWords = definePart({
   create: (options): Score => {
     const prompts = new Map<string, Map<string, number>>();
     return {
+      names: ['promptAloneWords'],
       add(_answer, { prompt, reference }: Target) {
         const references = prompts.get(prompt) ?? new Map<string, number>();
         const words = wordsOf(reference, options).join(' ');

@@ -5,7 +5,7 @@
 import { CheckpointError, ConfigError } from '../errors.js';
 import { definePart, type Part } from '../parts.js';
 import { decode, z } from '../schema.js';
-import { keep, noGrad, op, scope, tensor, type Tensor } from '../tensor/index.js';
+import { keep, noGrad, op, scope, tensor, type DType, type Tensor } from '../tensor/index.js';
 import { groupBy } from './grad-norm.js';
 
 const schema = z.strictObject({
@@ -51,6 +51,8 @@ const zerosLike = op('aten::zeros_like');
 
 /** Elements whose gradients are converted to float32 at a time: 256 MB. */
 const masterChunk = 64 * 2 ** 20;
+/** Of the count of updates. */
+const STEP_BYTES = 4;
 
 /** An optimizer over fixed tensors. It holds no gradients, and no state for a tensor before its first gradient. */
 export class AdamW {
@@ -74,6 +76,14 @@ export class AdamW {
         remedy: 'leave out the second',
       });
     }
+  }
+
+  /** Bytes of the state once every tensor has had a gradient. */
+  get stateBytes(): number {
+    return this.#parameters.reduce((sum, { dtype, numel, numBytes }) => {
+      const masterBytes = is16Bit(dtype) ? 4 * numel : 0;
+      return sum + 2 * (masterBytes || numBytes) + masterBytes + STEP_BYTES;
+    }, 0);
   }
 
   /** Forgets all gradients. */
@@ -213,14 +223,17 @@ export function adamw(options: AdamWOptions): AdamWPart {
 }
 
 function newState(parameter: Tensor): State {
-  const is16Bit = parameter.dtype === 'bfloat16' || parameter.dtype === 'float16';
-  const master = is16Bit ? keep(parameter.detach().to('float32')) : undefined;
+  const master = is16Bit(parameter.dtype) ? keep(parameter.detach().to('float32')) : undefined;
   return {
     expAvg: keep(zerosLike(master ?? parameter.detach())),
     expAvgSq: keep(zerosLike(master ?? parameter.detach())),
     step: keep(tensor(0, [], 'float32', parameter.device)),
     master,
   };
+}
+
+function is16Bit(dtype: DType): boolean {
+  return dtype === 'bfloat16' || dtype === 'float16';
 }
 
 function readState(source: StateSource, name: string, parameter: Tensor, left: Set<string>): State {

@@ -5,6 +5,8 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import type {
   AnswersEvent,
+  CheckpointEvent,
+  CheckpointFailedEvent,
   EndEvent,
   EvalEvent,
   NoticeEvent,
@@ -27,6 +29,8 @@ export interface ReportData {
   numQuarantined: number;
   /** A few at most; see `Notices`. */
   readonly notices?: NoticeEvent[];
+  readonly checkpoints?: CheckpointEvent[];
+  readonly failedCheckpoints?: CheckpointFailedEvent[];
   end: EndEvent | undefined;
   readonly config: unknown;
 }
@@ -62,6 +66,7 @@ ${[...data.answers.values()].map((event) => answers(event, data.answers.size > 1
 ${time(data)}
 ${quarantine(data)}
 ${notices(data)}
+${checkpoints(data)}
 <details><summary>Configuration</summary><pre>${escape(JSON.stringify(data.config, null, 2))}</pre></details>
 <script type="application/json" id="data">${inlineJson(chartsOf(data))}</script>
 <script>${script}</script>
@@ -217,6 +222,23 @@ function quarantine({ quarantined, numQuarantined }: ReportData): string {
       `<tr><td>${escape(row)}</td><td>${escape(stage)}</td><td>${escape(error)}</td></tr>`,
   );
   return `<section><h2>${numQuarantined} quarantined rows</h2><table><thead><tr><th>row</th><th>stage</th><th>reason</th></tr></thead><tbody>${rows.join('')}</tbody></table></section>`;
+}
+
+function checkpoints({ checkpoints: written = [], failedCheckpoints = [] }: ReportData): string {
+  if (written.length + failedCheckpoints.length === 0) return '';
+  const ms = (value: number) => `${value.toFixed(0)} ms`;
+  const rows = [
+    ...written.map(({ step, path, bytes, copyMs, writeMs, fault = '' }) => ({
+      step,
+      cells: [path, `${(bytes / 1e6).toFixed(1)} MB`, ms(copyMs), ms(writeMs), fault],
+    })),
+    ...failedCheckpoints.map(({ step, path, error }) => ({ step, cells: [path, '', '', '', error] })),
+  ].sort((a, b) => a.step - b.step);
+  const head = ['step', 'folder', 'copied', 'training waited', 'written in', 'fault'];
+  const row = (cells: readonly (string | number)[], tag: 'td' | 'th') =>
+    `<tr>${cells.map((cell) => `<${tag}>${escape(String(cell))}</${tag}>`).join('')}</tr>`;
+  const body = rows.map(({ step, cells }) => row([step, ...cells], 'td')).join('');
+  return `<section><h2>Checkpoints</h2><table><thead>${row(head, 'th')}</thead><tbody>${body}</tbody></table></section>`;
 }
 
 function notices({ notices = [] }: ReportData): string {

@@ -72,6 +72,8 @@ export function progress(out: NodeJS.WriteStream = process.stdout): Sink {
           );
         case 'checkpoint':
           return say(`checkpoint ${event.path}`);
+        case 'checkpoint-failed': // the run warns of it on stderr
+          return;
         case 'end':
           if (barShown) bar.stop();
           barShown = false;

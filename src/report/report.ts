@@ -31,6 +31,8 @@ export const report = definePart({
       quarantined: [],
       numQuarantined: 0,
       notices,
+      checkpoints: [],
+      failedCheckpoints: [],
       end: undefined,
       config: {
         model: pipeline.model,
@@ -64,7 +66,10 @@ export const report = definePart({
             message,
           });
         }
+        case 'checkpoint-failed':
+          return void data.failedCheckpoints?.push(event);
         case 'checkpoint':
+          return void data.checkpoints?.push(event);
         case 'stall':
           return;
         default:

@@ -1,12 +1,13 @@
 // A learner's state to and from a checkpoint folder: weights, optimizer, step and random state in one atomic set.
 
-import { loadCheckpoint, saveCheckpoint } from '../checkpoint/index.js';
+import { loadCheckpoint, type BestCheckpoints } from '../checkpoint/index.js';
 import { TrainError } from '../errors.js';
 import type { FlowPosition } from '../flow/index.js';
-import { loadWeights, savePretrained } from '../models/gemma3n/index.js';
+import { loadWeights } from '../models/gemma3n/index.js';
 import type { AdamW } from '../optim/index.js';
 import { decode, z } from '../schema.js';
 import type { Learner } from './learner.js';
+import { takeSnapshot, type Snapshot } from './snapshot.js';
 import { STREAM_PLAN, type StreamPlan } from './stream-plan.js';
 
 const count = z.int().min(0);
@@ -39,39 +40,42 @@ export interface SavedPosition {
 /** Where the stream stands, and what it is made by. */
 export type StreamState = Omit<SavedPosition, 'step'>;
 
-/** Writes `checkpoint-STEP` of the last update into the run's folder and prunes to `keep`, or not when left out.
- *  @param stream as it stood behind that update */
-export async function saveTraining(
+/** Sets down the learner's state behind its last update, for `writeSnapshot`.
+ *  @param stream as it stood behind that update
+ *  @param best the best checkpoints by a metric, this one included where it is */
+export function snapshotOf(
   learner: Learner,
-  runDir: string,
   { stream, plan }: StreamState,
-  keep?: number,
-): Promise<{ step: number; path: string }> {
+  best?: BestCheckpoints,
+): Snapshot {
   const { random, step, projectorPending } = learner.state;
   const position: z.input<typeof POSITION> = {
     stream: (stream as z.input<typeof STREAM> | undefined) ?? null,
     ...(plan && { plan }),
     projectorPending,
   };
-  const { folder } = await saveCheckpoint(
-    runDir,
-    {
-      state: {
-        step,
-        rng: { cpu: Buffer.from(random).toString('base64') },
-        position: position as z.core.util.JSONType,
-        ledger: {},
-        ...(learner.origin && { origin: learner.origin }),
-      },
-      writeWeights: (beside) => savePretrained(learner.model, beside),
-      optimizer: optimizerOf(learner).namedState(namesOf(learner)),
+  return takeSnapshot({
+    state: {
+      step,
+      rng: { cpu: Buffer.from(random).toString('base64') },
+      position: position as z.core.util.JSONType,
+      ledger: {},
+      ...(learner.origin && { origin: learner.origin }),
+      ...(best && { best }),
     },
-    keep === undefined ? {} : { keep },
-  );
-  return { step, path: folder };
+    model: learner.model,
+    changing: learner.changing,
+    optimizer: optimizerOf(learner).namedState(namesOf(learner)),
+  });
 }
 
-/** Restores what `saveTraining` wrote into a learner of the same pipeline. */
+/** Bytes of the copy that `snapshotOf` makes once every weight has had a gradient. */
+export function snapshotBytes(learner: Learner): number {
+  const weights = [...learner.changing].reduce((sum, { numBytes }) => sum + numBytes, 0);
+  return weights + (learner.optimizer?.stateBytes ?? 0);
+}
+
+/** Restores what was written of `snapshotOf` into a learner of the same pipeline. */
 export function loadTraining(learner: Learner, folder: string): SavedPosition {
   const optimizer = optimizerOf(learner);
   const { state, optimizer: stored } = loadCheckpoint(folder);

@@ -161,6 +161,8 @@ export interface EndEvent {
   readonly waits: Readonly<Record<string, number>>;
   /** The ten longest waits for one row in one stage, longest first. */
   readonly slowest: readonly RowWait[];
+  /** What tuned itself, as it was at the end: how many samples a stage works on at once, and `poolBytes`. */
+  readonly tuned: Readonly<Record<string, number>>;
   readonly seconds: number;
   /** Where they went. */
   readonly time: TimeAccount;

@@ -124,6 +124,16 @@ export class Learner {
   get optimizer(): AdamW | undefined {
     return this.#optimizer;
   }
+  /** What training may change: all that learns, and the projector where it is set from images. */
+  get changing(): ReadonlySet<Tensor> {
+    const tensors = new Set(this.#trainable.map(([, tensor]) => tensor));
+    if (this.#spec.model.projector === 'whitened') {
+      for (const [name, tensor] of this.#model.namedParameters()) {
+        if (isFrozen(name, ['model.embed_vision'])) tensors.add(tensor);
+      }
+    }
+    return tensors;
+  }
   get trainable(): readonly [string, Tensor][] {
     return this.#trainable;
   }

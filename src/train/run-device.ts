@@ -8,10 +8,13 @@ import type { Batch } from '../data/types.js';
 import { DeviceThread } from '../device/thread.js';
 import { SluiceError } from '../errors.js';
 import type { SavedPosition, StreamState } from './checkpoint.js';
-import type { CheckpointEvent } from './events.js';
+import { CheckpointWriting, type PendingCheckpoint } from './checkpoint-writing.js';
+import type { CheckpointWriterApi } from './checkpoint-worker.js';
+import type { CheckpointEvent, CheckpointFailedEvent } from './events.js';
 import type { LearnerFacts, LearnerSpec } from './learner.js';
 import type { Pipeline } from './pipeline.js';
 import type { SinkDevice } from './sink.js';
+import type { WriteOptions } from './snapshot.js';
 import type { DeviceApi } from './worker.js';
 
 /** How long a stopped run waits for a model that is still being loaded: it has learnt nothing yet. */
@@ -20,23 +23,39 @@ const LOADING_GRACE_MS = 5000;
 export interface RunDeviceOptions {
   readonly outDir: string;
   readonly processor: Processor;
-  readonly onCheckpoint: (event: CheckpointEvent) => void;
+  readonly onCheckpoint: (event: CheckpointEvent | CheckpointFailedEvent) => void;
 }
 
 export class RunDevice implements SinkDevice {
   readonly thread: DeviceThread<DeviceApi>;
   readonly #options: RunDeviceOptions;
-  #savedStep: number | undefined;
+  readonly #writing: CheckpointWriting;
+  #snapshotBytes = 0;
   #stream: () => StreamState = () => ({ stream: undefined, plan: undefined });
 
   constructor(pipeline: Pipeline, options: RunDeviceOptions) {
     this.#options = options;
-    this.thread = new DeviceThread<DeviceApi>(workerEntry(), specOf(pipeline));
+    this.thread = new DeviceThread<DeviceApi>(workerEntry('worker'), specOf(pipeline));
+    this.#writing = new CheckpointWriting({
+      outDir: options.outDir,
+      device: this.thread,
+      writer: () => new DeviceThread<CheckpointWriterApi>(workerEntry('checkpoint-worker')),
+      onEvent: options.onCheckpoint,
+    });
   }
 
-  /** The step of the newest checkpoint of this run, or of the one that it continues. */
+  /** The step of the newest complete checkpoint of this run, or of the one that it continues. */
   get savedStep(): number | undefined {
-    return this.#savedStep;
+    return this.#writing.savedStep;
+  }
+
+  get snapshotBytes(): number {
+    return this.#snapshotBytes;
+  }
+
+  /** The most bytes that were copied for a checkpoint. */
+  get peakCheckpointBytes(): number {
+    return this.#writing.peakBytes;
   }
 
   /** Loads or draws the model. @throws the signal's reason when it is aborted and the model is not there soon after */
@@ -51,7 +70,9 @@ export class RunDevice implements SinkDevice {
       if (signal.aborted) void onAbort();
       else signal.addEventListener('abort', () => void onAbort(), { once: true });
     });
-    return Promise.race([opening, impatient]);
+    const { snapshotBytes, ...facts } = await Promise.race([opening, impatient]);
+    this.#snapshotBytes = snapshotBytes;
+    return facts;
   }
 
   /** @param stream the training's stream as it stands behind the last update, asked for at each checkpoint */
@@ -61,7 +82,7 @@ export class RunDevice implements SinkDevice {
 
   async resume(folder: string): Promise<SavedPosition> {
     const position = await this.thread.call('load', [folder]);
-    this.#savedStep = position.step;
+    this.#writing.savedStep = position.step;
     return position;
   }
 
@@ -77,11 +98,29 @@ export class RunDevice implements SinkDevice {
     });
   }
 
-  async checkpoint({ keep }: { keep?: number } = {}): Promise<{ step: number; path: string }> {
-    const saved = await this.thread.call('save', [this.#options.outDir, this.#stream(), keep]);
-    this.#savedStep = saved.step;
-    this.#options.onCheckpoint({ event: 'checkpoint', ...saved });
-    return saved;
+  async checkpoint(options: WriteOptions | (() => WriteOptions) = {}): Promise<{ step: number; path: string }> {
+    const { step, path, written } = await this.beginCheckpoint(options);
+    await written;
+    return { step, path };
+  }
+
+  beginCheckpoint(options: WriteOptions | (() => WriteOptions) = {}): Promise<PendingCheckpoint> {
+    return this.#writing.begin(this.#stream, typeof options === 'function' ? options : () => options);
+  }
+
+  settleCheckpoints(step: number, options: WriteOptions): Promise<void> {
+    return this.#writing.settle(step, options);
+  }
+
+  /** Resolves when no checkpoint is being written. */
+  idle(): Promise<void> {
+    return this.#writing.idle();
+  }
+
+  /** Ends the threads, once what is being written is written. */
+  async close(): Promise<void> {
+    await this.#writing.close();
+    await this.thread.terminate();
   }
 }
 
@@ -100,14 +139,14 @@ function plain<T>(value: T): T {
 }
 
 /** Workers run compiled code: from a checkout's sources too, the entry is the one in dist. */
-function workerEntry(): URL {
-  const here = new URL('./worker.js', import.meta.url);
+function workerEntry(name: string): URL {
+  const here = new URL(`./${name}.js`, import.meta.url);
   if (!import.meta.url.endsWith('.ts')) return here;
-  const built = new URL('../../dist/train/worker.js', import.meta.url);
+  const built = new URL(`../../dist/train/${name}.js`, import.meta.url);
   if (existsSync(built)) return built;
   throw new SluiceError({
     where: 'device thread',
-    expected: 'the compiled worker in dist',
+    expected: `the compiled ${name} in dist`,
     received: 'none',
     remedy: 'run node build.js',
   });

@@ -1,18 +1,26 @@
 // The device thread's entry: serves one Learner to the host.
 
 import { workerData } from 'node:worker_threads';
+import type { BestCheckpoints } from '../checkpoint/index.js';
 import type { Batch } from '../data/types.js';
 import { serve } from '../device/serve.js';
 import { TrainError } from '../errors.js';
-import { type SavedPosition, type StreamState, loadTraining, saveTraining } from './checkpoint.js';
+import {
+  type SavedPosition,
+  type StreamState,
+  loadTraining,
+  snapshotBytes,
+  snapshotOf,
+} from './checkpoint.js';
 import { Learner, type LearnerFacts, type LearnerSpec, type UpdateResult } from './learner.js';
+import { type Snapshot, forgetSnapshot } from './snapshot.js';
 
 let learner: Learner | undefined;
 
 const api = {
-  async open(): Promise<LearnerFacts> {
+  async open(): Promise<LearnerFacts & { readonly snapshotBytes: number }> {
     learner = await Learner.open(workerData as LearnerSpec);
-    return learner.facts();
+    return { ...learner.facts(), snapshotBytes: snapshotBytes(learner) };
   },
   accumulate(batch: Batch, rows: readonly string[]): void {
     opened().accumulate(batch, rows);
@@ -27,14 +35,18 @@ const api = {
   ): Promise<number[][]> {
     return opened().generate(batch, options, signal);
   },
-  async save(
-    runDir: string,
-    stream: StreamState,
-    keep: number | undefined,
-  ): Promise<{ step: number; path: string }> {
-    const saved = await saveTraining(opened(), runDir, stream, keep);
+  /** Its tensors wait for whoever writes them. */
+  snapshot(stream: StreamState, best: BestCheckpoints | undefined): Snapshot {
+    const snapshot = snapshotOf(opened(), stream, best);
     opened().waitFromNow();
-    return saved;
+    return snapshot;
+  },
+  /** The device was kept from its work by other than a lack of data. */
+  waitFromNow(): void {
+    opened().waitFromNow();
+  },
+  forget(snapshot: Snapshot): void {
+    forgetSnapshot(snapshot);
   },
   load(checkpointDir: string): SavedPosition {
     const position = loadTraining(opened(), checkpointDir);

@@ -76,7 +76,12 @@ const unreadable = { question: 'what?', answer: 'red', image: new Uint8Array(4) 
       stage: 'decodeMedia',
       error: expect.stringMatching(/expected/) as string,
     });
-    expect(of('checkpoint')).toEqual({ event: 'checkpoint', step: 2, path: join(out, 'checkpoint-2') });
+    expect(of('checkpoint')).toEqual({
+      event: 'checkpoint',
+      step: 2,
+      path: join(out, 'checkpoint-2'),
+      ...numbers('bytes', 'copyMs', 'writeMs'),
+    });
     const end = of('end') as { ledger?: Record<string, number> };
     expect(end).toMatchObject({
       outcome: 'complete',

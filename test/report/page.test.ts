@@ -69,6 +69,7 @@ export function sampleData(numSteps = 200): ReportData {
       waitMs: 800,
       waits: { decodeMedia: 800 },
       slowest: [{ row: 'a.parquet row group 0 row <5>', stage: 'decodeMedia', ms: 30 }],
+      tuned: {},
       seconds: 90,
       time: { setup: 2000, compute: 80_000, wait: 800, sinks: 7000, other: 200 },
       feed: { tokensPerSecond: 1000, withoutWaits: 1012 },

@@ -81,6 +81,7 @@ const END = {
     { row: 'a.parquet row group 0 row 7', stage: 'decodeMedia', ms: 900 },
     { stage: 'parquet', ms: 12 },
   ],
+  tuned: { decodeMedia: 6, poolBytes: 180_000_000 },
   seconds: 125,
   time: { setup: 1000, compute: 100_000, wait: 4000, sinks: 19_500, other: 500 },
   feed: { tokensPerSecond: 2000, withoutWaits: 2100 },
@@ -127,6 +128,7 @@ describe('progress on a pipe', () => {
         'wait    decodeMedia 3.00 s, encode 1.00 s',
         'slowest 0.90 s  a.parquet row group 0 row 7, in decodeMedia',
         '        0.01 s  parquet, before a row was there',
+        'tuned   decodeMedia 6 at once, a pool of 180 MB',
         'feed    2000 tokens/s, 95.2% of what its steps take without a wait (pipe run --ceiling measures a feed that is ' +
           'never waited for)',
       ]),

@@ -1,0 +1,174 @@
+// The state of a learner as it stood behind an update, set down for another thread to write while training goes on. What
+// training changes is copied in memory; frozen weights never change, and are written from where they are.
+
+import { freemem } from 'node:os';
+import {
+  pruneCheckpoints,
+  saveCheckpoint,
+  writeBest,
+  writeModelFiles,
+  type BestCheckpoints,
+  type TrainingState,
+} from '../checkpoint/index.js';
+import { messageOf } from '../errors.js';
+import { modelFiles } from '../models/gemma3n/index.js';
+import {
+  forgetSent,
+  noGrad,
+  receiveTensor,
+  scope,
+  sendTensor,
+  type DType,
+  type SentTensor,
+  type Tensor,
+} from '../tensor/index.js';
+
+/** A tensor of a snapshot, on its way to the thread that writes. */
+export interface SentWeight {
+  readonly name: string;
+  readonly tensor: SentTensor;
+  /** In which it is written. */
+  readonly dtype: DType;
+}
+
+/** Plain values, and tensors that are to be taken once: by `writeSnapshot` or by `forgetSnapshot`. */
+export interface Snapshot {
+  readonly state: TrainingState;
+  readonly files: ReadonlyMap<string, Uint8Array>;
+  readonly weights: readonly SentWeight[];
+  readonly optimizer: readonly SentWeight[];
+  /** Of the copy; 0 where there was no memory for one: then nothing may change until the snapshot is written. */
+  readonly bytes: number;
+  readonly copyMs: number;
+}
+
+/** What a snapshot is taken of. */
+export interface SnapshotSource {
+  readonly state: TrainingState;
+  readonly model: Parameters<typeof modelFiles>[0];
+  /** Parameters that may change from now on. */
+  readonly changing: ReadonlySet<Tensor>;
+  readonly optimizer: Iterable<readonly [name: string, tensor: Tensor]>;
+}
+
+/** What else is written with a snapshot. */
+export interface WriteOptions {
+  /** Checkpoints that stay, this one included; all when left out. */
+  readonly keep?: number;
+  /** The best so far, which stay besides. */
+  readonly best?: BestCheckpoints;
+}
+
+export interface WrittenCheckpoint {
+  readonly step: number;
+  readonly path: string;
+  readonly writeMs: number;
+  /** Why an older checkpoint that was to go is still there, or best.json is not as it should be. */
+  readonly fault?: string;
+}
+
+/** Copies what changes; blocks this thread no longer than that takes. On an accelerator, the copy is in the host's memory.
+ *  @param freeBytes of the host's memory, which the copy must not exceed */
+export function takeSnapshot(
+  { state, model, changing, optimizer }: SnapshotSource,
+  freeBytes = freemem(),
+): Snapshot {
+  const begun = performance.now();
+  const { files, weights } = modelFiles(model);
+  const states = [...optimizer];
+  const copied = [...weights.map(({ tensor }) => tensor).filter((tensor) => changing.has(tensor))];
+  const needed = sumOf([...copied, ...states.map(([, tensor]) => tensor)]);
+  const isCopied = needed <= freeBytes;
+  const sent: SentTensor[] = [];
+  const send = (tensor: Tensor, changes: boolean): SentTensor => {
+    const number = scope(() => noGrad(() => sendTensor(changes && isCopied ? copyOf(tensor) : tensor)));
+    sent.push(number);
+    return number;
+  };
+  try {
+    return {
+      state,
+      files,
+      weights: weights.map(({ name, tensor, dtype }) => ({
+        name,
+        tensor: send(tensor, changing.has(tensor)),
+        dtype,
+      })),
+      optimizer: states.map(([name, tensor]) => ({ name, tensor: send(tensor, true), dtype: tensor.dtype })),
+      bytes: isCopied ? needed : 0,
+      copyMs: performance.now() - begun,
+    };
+  } catch (error) {
+    forgetSent(sent);
+    if (!isCopied) throw error;
+    return takeSnapshot({ state, model, changing, optimizer: states }, 0); // there was less memory than was said
+  }
+}
+
+/** Writes a snapshot as `checkpoint-STEP` into the run's folder, then best.json, then removes what is not to stay. Frees the
+ *  snapshot's tensors in any case.
+ *  @throws {CheckpointError} when it cannot be written; nothing is removed then, and best.json is as it was */
+export async function writeSnapshot(
+  runDir: string,
+  snapshot: Snapshot,
+  options: WriteOptions = {},
+): Promise<WrittenCheckpoint> {
+  const begun = performance.now();
+  const received: Tensor[] = [];
+  const receive = ({ name, tensor, dtype }: SentWeight) => {
+    const taken = receiveTensor(tensor);
+    received.push(taken);
+    return { name, tensor: taken, dtype };
+  };
+  try {
+    const { state, files } = snapshot;
+    const weights = snapshot.weights.map(receive);
+    const optimizer = snapshot.optimizer.map(receive);
+    const { folder } = await saveCheckpoint(runDir, {
+      state,
+      writeWeights: (beside) => writeModelFiles(beside, { files, weights }),
+      optimizer: optimizer.map(({ name, tensor }) => [name, tensor] as const),
+    });
+    const fault = await settleOthers(runDir, state.step, options);
+    return {
+      step: state.step,
+      path: folder,
+      writeMs: performance.now() - begun,
+      ...(fault !== undefined && { fault }),
+    };
+  } finally {
+    for (const tensor of received) tensor.dispose();
+    forgetSnapshot(snapshot);
+  }
+}
+
+/** Frees what of a snapshot nobody has taken. */
+export function forgetSnapshot({ weights, optimizer }: Snapshot): void {
+  forgetSent([...weights, ...optimizer].map(({ tensor }) => tensor));
+}
+
+/** Once the checkpoint of a step is complete: best.json, then what is not to stay goes.
+ *  @returns why that could not be done; the checkpoint is there all the same */
+export async function settleOthers(
+  runDir: string,
+  step: number,
+  { keep = Infinity, best }: WriteOptions,
+): Promise<string | undefined> {
+  try {
+    if (best) await writeBest(runDir, best);
+    const except = best ? best.best.map((entry) => entry.step) : [];
+    await pruneCheckpoints(runDir, { newest: step, keep, except });
+    return undefined;
+  } catch (error) {
+    return messageOf(error);
+  }
+}
+
+function copyOf(tensor: Tensor): Tensor {
+  const source = tensor.detach();
+  return source.device === 'cpu' ? source.clone() : source.to('cpu');
+}
+
+function sumOf(tensors: readonly Tensor[]): number {
+  return tensors.reduce((sum, { numBytes }) => sum + numBytes, 0);
+}
