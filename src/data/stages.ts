@@ -1,5 +1,6 @@
 // The pipeline file's `decodeMedia` and `encode`: stages made when the run starts, since they need the model's processor.
 
+import { availableParallelism } from 'node:os';
 import { type MapContext, orderedMap } from '../flow/index.js';
 import type { Origin, Stage } from '../flow/types.js';
 import { definePart, type Part } from '../parts.js';
@@ -27,13 +28,14 @@ export interface SampleNotice {
 }
 
 export interface DecodeMediaOptions {
-  /** Samples at once; 4 by default, as many as Node has threads for it. */
-  readonly concurrency?: number;
+  /** Samples at once. 'auto', the default, begins with 4, as many as Node has threads for it, and tunes itself, up to
+   *  twice the processors. */
+  readonly concurrency?: number | 'auto';
 }
 
 export interface EncodeStageOptions {
-  /** Samples at once; 4 by default. */
-  readonly concurrency?: number;
+  /** Samples at once; 'auto' by default. */
+  readonly concurrency?: number | 'auto';
   /** The most images in one sample, for the pool's reckoning; 1 by default. */
   readonly maxImages?: number;
   /** The most clips in one sample, for the pool's reckoning; by default as many as weigh what the heaviest sample so far did. */
@@ -46,7 +48,10 @@ export interface EncodeStageOptions {
 /** What a sample is reckoned with where nothing bounds it. */
 const RECKONED_TOKENS = 2048;
 
-const concurrency = z.int().positive().default(4);
+const concurrency = z
+  .union([z.int().positive(), z.literal('auto')])
+  .default('auto')
+  .transform((given) => (given === 'auto' ? { upTo: Math.max(4, 2 * availableParallelism()) } : given));
 
 const decodeMediaPart = definePart({
   role: 'stage',

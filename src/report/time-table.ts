@@ -7,7 +7,7 @@ import type { EndEvent, FeedPace } from '../train/events.js';
 const SHOWN_MS = 1;
 
 /** @returns lines for people; none of a run that did not train */
-export function timeTable({ time, waits, slowest, seconds, feed }: EndEvent): string[] {
+export function timeTable({ time, waits, slowest, tuned, seconds, feed }: EndEvent): string[] {
   if (!feed) return [];
   const { setup, compute, wait, sinks, other } = time;
   const lines = [
@@ -24,6 +24,10 @@ export function timeTable({ time, waits, slowest, seconds, feed }: EndEvent): st
     const where = row === undefined ? `${stage}, before a row was there` : `${row}, in ${stage}`;
     lines.push(`${i === 0 ? 'slowest' : '       '} ${inSeconds(ms)}  ${where}`);
   }
+  const found = Object.entries(tuned).map(([name, value]) =>
+    name === 'poolBytes' ? `a pool of ${(value / 1e6).toFixed(0)} MB` : `${name} ${value} at once`,
+  );
+  if (found.length > 0) lines.push(`tuned   ${found.join(', ')}`);
   lines.push(`feed    ${reached(feed)}`);
   return lines;
 }

@@ -1,5 +1,6 @@
 // The pipeline file's value: what a job is made of, decoded with every fault at once, each with its path.
 
+import { freemem } from 'node:os';
 import type { AnyEntry, FlowEntry, Source, Stage } from '../flow/index.js';
 import type { Row } from '../data/types.js';
 import type { Batch } from '../data/types.js';
@@ -46,8 +47,10 @@ export interface Pipeline {
   readonly flow: readonly unknown[];
   readonly step?: StepOptions;
   readonly sinks: readonly SinkPart[];
-  /** Bound on the bytes of all samples between the source and the device. */
+  /** Bound on the bytes of all samples between the source and the device; where it is not given, what that begins with. */
   readonly poolBytes: number;
+  /** What it may grow to while the step waits. Undefined where `poolBytes` is fixed. */
+  readonly maxPoolBytes?: number | undefined;
   /** Bound on the bytes of the batches that are with the device at once, within `poolBytes`; none by default but their
    *  number. A bigger batch goes alone. */
   readonly deviceBytes?: number;
@@ -57,7 +60,8 @@ export interface Pipeline {
   readonly quarantine?: QuarantineOptions;
 }
 
-const DEFAULT_POOL_BYTES = 256 * 2 ** 20;
+const POOL_START_BYTES = 64 * 2 ** 20;
+const MAX_POOL_BYTES = 2 ** 30;
 
 const flowEntry = z.custom<unknown>(
   (value) =>
@@ -90,19 +94,26 @@ export const sourceSlot = partOr('source', source) as z.ZodType<unknown, Source<
 const entrySlot = partOr('stage', flowEntry) as z.ZodType<unknown, AnyEntry | Part<'stage'>>;
 export const flowSlot = z.array(entrySlot).min(1).max(8);
 
-const PIPELINE = z.strictObject({
-  name: z.string().regex(/^[\w.-]+$/, 'expected letters, digits, "_", "-" and "."'),
-  seed: z.int().min(0).default(0),
-  model: part('model'),
-  source: sourceSlot.optional(),
-  flow: flowSlot,
-  step: part('step').optional(),
-  sinks: z.array(part('sink')).default([]),
-  poolBytes: z.int().positive().default(DEFAULT_POOL_BYTES),
-  deviceBytes: z.int().positive().optional(),
-  threads: z.int().positive().optional(),
-  quarantine: QUARANTINE,
-});
+const PIPELINE = z
+  .strictObject({
+    name: z.string().regex(/^[\w.-]+$/, 'expected letters, digits, "_", "-" and "."'),
+    seed: z.int().min(0).default(0),
+    model: part('model'),
+    source: sourceSlot.optional(),
+    flow: flowSlot,
+    step: part('step').optional(),
+    sinks: z.array(part('sink')).default([]),
+    poolBytes: z.int().positive().optional(),
+    maxPoolBytes: z.int().positive().optional(),
+    deviceBytes: z.int().positive().optional(),
+    threads: z.int().positive().optional(),
+    quarantine: QUARANTINE,
+  })
+  .transform(({ poolBytes, maxPoolBytes, ...rest }) => {
+    if (poolBytes !== undefined && maxPoolBytes === undefined) return { ...rest, poolBytes };
+    const most = maxPoolBytes ?? Math.min(MAX_POOL_BYTES, Math.floor(freemem() / 2));
+    return { ...rest, poolBytes: Math.min(poolBytes ?? POOL_START_BYTES, most), maxPoolBytes: most };
+  });
 
 /** What a pipeline file exports as its default: checked when it is run. */
 export interface PipelineSpec<T, A, B = A, C = B, D = C, E = D, F = E, G = F, H = G> {
@@ -113,7 +124,11 @@ export interface PipelineSpec<T, A, B = A, C = B, D = C, E = D, F = E, G = F, H 
   readonly flow: PipelineFlow<T, A, B, C, D, E, F, G, H>;
   readonly step?: Part<'step'>;
   readonly sinks?: readonly SinkPart[];
+  /** Fixes the pool. By default it begins with 64 MiB, or twice what the stages hold, and grows while the step waits for
+   *  it, up to `maxPoolBytes`. */
   readonly poolBytes?: number;
+  /** 1 GiB, at most a half of the memory that is free when the job is read. */
+  readonly maxPoolBytes?: number;
   readonly deviceBytes?: number;
   readonly threads?: number;
   readonly quarantine?: QuarantineOptions;

@@ -31,6 +31,8 @@ export interface Declared {
   readonly purpose: StageContext['purpose'];
   readonly processor: Processor;
   readonly poolBytes: number;
+  /** What the pool may grow to; left out, it is fixed. */
+  readonly maxPoolBytes?: number | undefined;
 }
 
 export interface SampleFlowOptions extends Declared {
@@ -61,7 +63,7 @@ export interface SampleFlowOptions extends Declared {
 export async function checkFlow(declared: Declared): Promise<void> {
   const source = sourceOf(declared);
   try {
-    checkBounds(source, stagesOf(stagesFrom(declared)), declared.poolBytes);
+    checkBounds(source, stagesOf(stagesFrom(declared)), declared.maxPoolBytes ?? declared.poolBytes);
   } catch (cause) {
     throw new ConfigError(`${declared.where}${messageOf(cause)}`, { cause });
   }
@@ -74,6 +76,7 @@ export async function sampleFlow(options: SampleFlowOptions): Promise<FlowSummar
   const {
     where,
     poolBytes,
+    maxPoolBytes,
     deviceBytes,
     signal,
     inFlight = 1,
@@ -90,6 +93,7 @@ export async function sampleFlow(options: SampleFlowOptions): Promise<FlowSummar
       unknown
     >,
     poolBytes,
+    maxPoolBytes,
     inFlight,
     ...(deviceBytes !== undefined && { deviceBytes }),
     signal,

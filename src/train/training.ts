@@ -15,8 +15,8 @@ export const IN_FLIGHT = 2;
 
 /** The stream that a pipeline trains on. */
 export function trainingFlow(pipeline: Pipeline, processor: Declared['processor']): Declared {
-  const { source, flow, poolBytes } = pipeline;
-  return { where: '', source, flow, poolBytes, processor, purpose: 'train' };
+  const { source, flow, poolBytes, maxPoolBytes } = pipeline;
+  return { where: '', source, flow, poolBytes, maxPoolBytes, processor, purpose: 'train' };
 }
 
 export class Training {
@@ -89,8 +89,8 @@ export class Training {
 
   /** Every sample accounted for, those before a run that is continued too. What was on its way when the run ended is
    *  dropped, and so is a step that was given up. */
-  account(): Pick<EndEvent, 'ledger' | 'peakBytes' | 'waitMs' | 'waits' | 'slowest'> {
-    const { peakBytes = 0, waitMs = 0, waits = {}, slowest = [], ledger } = this.#summary ?? {};
+  account(): Pick<EndEvent, 'ledger' | 'peakBytes' | 'waitMs' | 'waits' | 'slowest' | 'tuned'> {
+    const { peakBytes = 0, waitMs = 0, waits = {}, slowest = [], tuned = {}, ledger } = this.#summary ?? {};
     const before = this.#resumed?.stream?.done ?? { issued: 0, dropped: 0, quarantined: 0 };
     const issued = before.issued + (ledger?.issued ?? 0);
     const quarantined = before.quarantined + (ledger?.quarantined ?? 0);
@@ -101,6 +101,7 @@ export class Training {
       waitMs,
       waits,
       slowest: slowest.map(rowWait),
+      tuned,
     };
   }
 
