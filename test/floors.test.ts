@@ -19,7 +19,7 @@ const floors = [
   ['generate'],
   ['device'],
   ['train', 'eval'],
-  ['report', 'cli', 'index'],
+  ['report', 'cli', 'index', 'testing'],
 ];
 const neighbours = new Set([
   ...['schema>errors', 'parts>errors', 'parts>schema'],
