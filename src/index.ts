@@ -10,6 +10,7 @@ export { folder, type FolderRow, type MediaFile } from './data/folder.js';
 export { jsonl } from './data/jsonl.js';
 export { parquet } from './data/parquet.js';
 export { rows } from './data/rows-of.js';
+export { concat, cursorForShards, repeat, shard, skip, take, type Shard } from './data/source-parts.js';
 export { assistant, audio, chat, image, system, text, user } from './data/chat.js';
 export { decodeMedia, encode } from './data/stages.js';
 export { batch } from './data/batch.js';

@@ -3,9 +3,10 @@
 
 import { DataError } from '../errors.js';
 import type { Cursor, Source, SourceFault, SourceItem } from '../flow/types.js';
-import { type Part, definePart, isPart, make, part } from '../parts.js';
+import { type Part, definePart } from '../parts.js';
 import { decode, z } from '../schema.js';
 import { type Random, random } from './random.js';
+import { livingSource, sourceSlot } from './source-slot.js';
 
 /** One of the sources, and how often it is drawn beside the others: 3 comes three times as often as 1, the default. */
 export interface MixEntry<T> {
@@ -51,19 +52,6 @@ export type MixSource<T> = Part<'source', undefined, Source<T>> &
 type ItemOf<E> = E extends { readonly source: Source<infer T> | Part<'source', undefined, Source<infer T>> }
   ? T
   : never;
-
-const partOfSource = part('source');
-const sourceSlot = z.unknown().transform((value, context): Source<unknown> | Part<'source'> => {
-  if (isPart(value)) {
-    const result = partOfSource.safeParse(value, { reportInput: true });
-    if (result.success) return result.data;
-    for (const issue of result.error.issues) context.issues.push({ ...issue, input: issue.input } as never);
-    return z.NEVER;
-  }
-  if (typeof (value as Partial<Source<unknown>> | null)?.open === 'function') return value as Source<unknown>;
-  context.addIssue({ code: 'custom', message: 'expected a source, such as parquet(...)', input: value });
-  return z.NEVER;
-});
 
 const OPTIONS = z.strictObject({
   sources: z.array(z.strictObject({ source: sourceSlot, weight: z.number().positive().default(1) })).min(1),
@@ -145,12 +133,7 @@ class Mix implements Made {
 
   constructor(options: Decoded) {
     this.#options = options;
-    this.#sources = options.sources.map(
-      ({ source }) =>
-        (isPart(source)
-          ? make(source as Part<'source', undefined, unknown>, undefined)
-          : source) as Source<unknown>,
-    );
+    this.#sources = options.sources.map(({ source }) => livingSource(source));
     const most = this.#sources.map(({ maxItemBytes }) => maxItemBytes ?? Infinity);
     if (Number.isFinite(Math.max(...most))) this.maxItemBytes = Math.max(...most);
   }

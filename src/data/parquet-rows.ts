@@ -11,7 +11,14 @@ import { ParquetFile, RowGroupError, type ColumnData, type RowGroupInfo } from '
 import { OpenFile, type OpenOptions } from './open-file.js';
 import { footerBytes } from './parquet-footer.js';
 import { isRemote } from './remote-url.js';
-import { heldBytes, readWindows, type Chunk, type Item, type LoadedChunk } from './windows.js';
+import {
+  heldBytes,
+  readWindows,
+  type Chunk,
+  type Item,
+  type LoadedChunk,
+  type WindowOptions,
+} from './windows.js';
 import type { Origin } from './types.js';
 
 /** The options of `parquet`, decoded. */
@@ -26,6 +33,7 @@ export interface ReadOptions {
   readonly maxRowGroupBytes: number;
   readonly maxItemBytes?: number | undefined;
   readonly explode?: ((row: unknown, origin: Origin) => Iterable<unknown>) | undefined;
+  readonly bucket?: WindowOptions['bucket'];
 }
 
 /** What reading takes, known from the footers. */

@@ -46,7 +46,11 @@ const OPTIONS = z
     shuffle: z.strictObject({ seed: z.int().min(0) }).optional(),
   })
   .superRefine(checkShard)
-  .superRefine(({ rows, shuffle, epochs }, context) => {
+  .superRefine(({ rows, shuffle, bucket, epochs }, context) => {
+    if (bucket && !Array.isArray(rows)) {
+      const message = 'expected no bucket but of an array: it sorts rows that are there';
+      context.addIssue({ code: 'custom', path: ['bucket'], message, input: bucket });
+    }
     if (shuffle && !Array.isArray(rows)) {
       const message =
         'expected no shuffle but of an array: rows that come one by one are in the order that they come in';
@@ -123,7 +127,7 @@ const CURSOR = z.strictObject({
   epoch: z.int().min(0),
   row: z.int().min(0),
   part: z.int().min(0),
-  /** Items of the epoch before the row, of all shards. */
+  /** Items of the stream before the row, of all epochs and shards. */
   before: z.int().min(0),
 });
 
@@ -131,15 +135,16 @@ async function* readValues(options: Options, signal: AbortSignal, from?: Cursor)
   const { name, epochs, shardIndex, numShards } = options;
   const start = from === undefined ? undefined : decode(CURSOR, from, 'rows: cursor');
   const isStart = !start || (start.epoch === 0 && start.row === 0 && start.part === 0);
+  let before = start?.before ?? 0;
+  const first = before + (start?.part ?? 0);
   for (let epoch = start?.epoch ?? 0; epoch < epochs; epoch++) {
     const here = epoch === start?.epoch ? start : undefined;
-    let before = here?.before ?? 0;
     let row = 0;
     for await (const value of iterate(options, signal, isStart)) {
       if (row >= (here?.row ?? 0)) {
         const parts = itemsOf(value, row, options);
         for (const [part, item] of parts.entries()) {
-          if (row === here?.row && part < here.part) continue;
+          if (before + part < first) continue;
           if ((before + part) % numShards !== shardIndex) continue;
           yield { ...item, cursor: { epoch, row, part, before } };
         }

@@ -4,6 +4,7 @@
 import type { Cursor, Source } from '../flow/types.js';
 import { definePart, type Part } from '../parts.js';
 import { decode, z } from '../schema.js';
+import type { BucketOptions } from './bucket.js';
 import type { Item, WindowOptions } from './windows.js';
 import type { Origin } from './types.js';
 
@@ -22,10 +23,17 @@ export interface ReadingOptions {
   readonly shuffle?: ShuffleOptions;
   /** How often every row comes, 1 by default; may be Infinity. An epoch ends before the next begins. */
   readonly epochs?: number;
-  /** This reader's number among `numShards`: it gets the items whose position in the epoch's order is
-   *  `shardIndex` modulo `numShards`. Every shard reads all chunks. 0 of 1 by default. */
+  /** This reader's number among `numShards`: it gets the items whose position in the order of all epochs is `shardIndex`
+   *  modulo `numShards`, so that the shards' batches of one step are the same items, whatever their number. Every shard
+   *  reads all chunks. A mix is sharded as a whole: `shard(mix(...), ...)`. 0 of 1 by default. */
   readonly shardIndex?: number;
   readonly numShards?: number;
+  /** Brings items of similar length together, so that batches are padded little: within a shuffle window (without shuffle,
+   *  within a row group, record batch or stretch of lines) the permuted rows are sorted by length in stretches of at most
+   *  50 runs of `size`, and the runs are permuted by the seed. As HF's grouping by length, and as exactly resumed and
+   *  sharded as any order. Larger windows make better buckets.
+   *  @example bucket: { by: (row: Row) => row.text.length, size: 16 } */
+  readonly bucket?: BucketOptions;
   /** The most that one item may weigh: heavier ones are quarantined, and the flow can check its pool before the run. */
   readonly maxItemBytes?: number;
 }
@@ -63,6 +71,12 @@ export const READING = {
   epochs: z.union([z.int().positive(), z.literal(Infinity)]).default(1),
   shardIndex: z.int().min(0).default(0),
   numShards: z.int().positive().default(1),
+  bucket: z
+    .strictObject({
+      by: z.custom<(item: never) => number>((value) => typeof value === 'function', 'expected a function'),
+      size: z.int().positive(),
+    })
+    .optional(),
   maxItemBytes: z.int().positive().optional(),
   explode: z
     .custom<NonNullable<WindowOptions['explode']>>(

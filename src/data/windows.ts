@@ -4,6 +4,7 @@
 import { DataError } from '../errors.js';
 import type { Cursor, SourceFault, SourceItem } from '../flow/types.js';
 import { decode, z } from '../schema.js';
+import { bucketed, lengthOf } from './bucket.js';
 import { bytesOf, cleanCells } from './cells.js';
 import { permutation, random } from './random.js';
 import { withRow } from './row-again.js';
@@ -42,6 +43,9 @@ export interface WindowOptions {
   readonly readAhead: boolean;
   readonly maxItemBytes: number;
   readonly explode?: ((row: unknown, origin: Origin) => Iterable<unknown>) | undefined;
+  /** Rows for which it is false are no items at all. What it throws makes the row a fault. */
+  readonly where?: ((row: unknown) => boolean) | undefined;
+  readonly bucket?: { readonly by: (item: never) => number; readonly size: number } | undefined;
   /** Values are not the source's own: they are passed on uncopied. */
   readonly asTheyAre?: boolean;
 }
@@ -53,8 +57,10 @@ interface WindowCursor {
   readonly epoch: number;
   readonly window: number;
   readonly index: number;
-  /** Items of the epoch in the windows before, of all shards. */
+  /** Items of the stream in the windows before, of all epochs and shards. */
   readonly before: number;
+  /** Under `bucket`: those of them that could be read. */
+  readonly read?: number | undefined;
 }
 
 const CURSOR = z.strictObject({
@@ -62,6 +68,7 @@ const CURSOR = z.strictObject({
   window: z.int().min(0),
   index: z.int().min(0),
   before: z.int().min(0),
+  read: z.int().min(0).optional(),
 });
 
 /** All items of the chunks, in the order that the options ask for.
@@ -128,8 +135,8 @@ interface Window {
   readonly members: readonly number[];
   readonly epoch: number;
   readonly number: number;
-  /** Items of this epoch in the windows before this one are counted on. */
-  readonly position: { count: number };
+  /** Items in the windows before this one are counted on; `skip` of this one's were done by other shards. */
+  readonly position: { count: number; read: number; skip: number };
   /** The first item that is wanted. */
   readonly firstIndex: number;
   readonly keys?: readonly number[];
@@ -140,9 +147,10 @@ function* windowsOf(
   { shuffle, epochs }: WindowOptions,
   start?: WindowCursor,
 ): Generator<Window, undefined> {
+  // Counted over all epochs, so that a step's batches of all shards are the same items, however many shards there are.
+  const position = { count: start?.before ?? 0, read: start?.read ?? 0, skip: 0 };
   for (let epoch = start?.epoch ?? 0; epoch < epochs; epoch++) {
     const here = epoch === start?.epoch ? start : undefined;
-    const position = { count: here?.before ?? 0 };
     const windows = shuffle
       ? pack(chunks, permutation(chunks.length, random(shuffle.seed, epoch)), shuffle.windowBytes)
       : chunks.map((_, i) => [i]);
@@ -201,11 +209,14 @@ async function loadWindow<C extends Chunk>(
   for (const i of window.members) {
     const chunk = loaded.get(i)!;
     for (let row = 0; row < chunks[i]!.numRows; row++) {
-      if (options.explode) entries.push(...(await explodedEntries(chunk, row, options)));
-      else entries.push({ chunk, row });
+      const kept = options.where ? await whereEntry(chunk, row, options.where) : { chunk, row };
+      if (!kept) continue;
+      if (options.explode && !kept.made) entries.push(...(await explodedEntries(chunk, row, options)));
+      else entries.push(kept);
     }
   }
-  const order = window.keys && permutation(entries.length, random(...window.keys, 1));
+  const permuted = window.keys && permutation(entries.length, random(...window.keys, 1));
+  const lengths = options.bucket && (await lengthsOf(entries, options));
   const { shardIndex, numShards } = options;
   const { epoch, number, position, firstIndex } = window;
   // Weakly: a sample on its way keeps no window alive that is done with.
@@ -213,15 +224,63 @@ async function loadWindow<C extends Chunk>(
   return {
     *items() {
       const before = position.count;
+      const read = options.bucket ? { read: position.read } : {};
       position.count += entries.length;
-      for (let index = firstIndex; index < entries.length; index++) {
+      const order = lengths
+        ? bucketed(permuted ?? entries.keys(), lengths, {
+            size: options.bucket!.size,
+            phase: position.read,
+            keys: [...(window.keys ?? [0, epoch, number]), 2],
+          })
+        : permuted;
+      if (lengths) position.read += lengths.reduce((sum, length) => sum + Number(!Number.isNaN(length)), 0);
+      const first = firstIndex + position.skip;
+      position.skip = Math.max(0, first - entries.length);
+      for (let index = first; index < entries.length; index++) {
         if ((before + index) % numShards !== shardIndex) continue;
         const place = order ? order[index]! : index;
         const again = () => rowOf(held.deref()?.[place]);
-        yield itemOf(entries[place]!, options, { epoch, window: number, index, before }, again);
+        yield itemOf(entries[place]!, options, { epoch, window: number, index, before, ...read }, again);
       }
     },
   };
+}
+
+/** The row as an entry; undefined where it is none of those that are wanted. */
+async function whereEntry(
+  chunk: LoadedChunk,
+  row: number,
+  where: (row: unknown) => boolean,
+): Promise<Entry | undefined> {
+  try {
+    const value = chunk.rowAt(row);
+    return where(value instanceof Promise ? await value : value) ? { chunk, row } : undefined;
+  } catch (thrown) {
+    return { chunk, row, made: { error: errorOf(thrown) } };
+  }
+}
+
+/** The lengths of the items, NaN for faults. Those of which there is none become faults. */
+async function lengthsOf(entries: Entry[], { bucket, asTheyAre }: WindowOptions): Promise<Float64Array> {
+  const lengths = new Float64Array(entries.length);
+  for (const [i, entry] of entries.entries()) {
+    const { chunk, row } = entry;
+    const where = () => chunk.describe(row);
+    try {
+      if (entry.made && 'error' in entry.made) throw entry.made.error;
+      const value = rowOf(entry);
+      const given: unknown = value instanceof Promise ? await value : value;
+      lengths[i] = lengthOf(
+        asTheyAre || entry.made ? given : cleanCells(given, 'view', where),
+        bucket!.by,
+        where,
+      );
+    } catch (thrown) {
+      lengths[i] = NaN;
+      entries[i] = { chunk, row, made: { error: errorOf(thrown) } };
+    }
+  }
+  return lengths;
 }
 
 async function explodedEntries(
