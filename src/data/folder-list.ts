@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto';
 import { readdir, readFile, realpath, stat } from 'node:fs/promises';
 import { extname, join, relative, sep } from 'node:path';
 import { ConfigError, DataError, messageOf } from '../errors.js';
+import { retry } from '../retry.js';
 import type { Stamp } from './open-file.js';
 
 export type MediaKind = 'image' | 'audio';
@@ -71,7 +72,7 @@ export async function listFolder(
       others.push(path);
       continue;
     }
-    const { size, mtimeMs } = await stat(join(dir, path));
+    const { size, mtimeMs } = await retry(() => stat(join(dir, path)), { where: join(dir, path), signal });
     const listed = { path, stamp: { size, mtimeMs } };
     if (isMetadata) metadata.push(listed);
     else if (kind) media.set(path, { ...listed, kind });
@@ -88,7 +89,10 @@ async function walk(
   signal: AbortSignal,
 ): Promise<void> {
   signal.throwIfAborted();
-  const entries = await readdir(join(dir, below), { withFileTypes: true }).catch((cause: unknown) => {
+  const entries = await retry(() => readdir(join(dir, below), { withFileTypes: true }), {
+    where: join(dir, below),
+    signal,
+  }).catch((cause: unknown) => {
     throw new DataError(
       {
         where: join(dir, below),

@@ -1,9 +1,11 @@
 // File patterns: `*` and `?` inside a name, `[abc]`, `{a,b}`, and `**` for any depth of folders.
 // Node 20 has no glob of its own. Folders reached through symbolic links are not descended by `**`.
 
+import type { Dirent } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { DataError } from '../errors.js';
+import { retry } from '../retry.js';
 import { isRemote } from './remote-url.js';
 
 /** The files that the patterns name, as paths that begin as the pattern does: those of the first pattern in
@@ -86,7 +88,7 @@ async function walk(folder: string, parts: readonly string[]): Promise<string[]>
     return found?.isDirectory() ? walk(`${path}/`, rest) : [];
   }
 
-  const entries = await readdir(folder || '.', { withFileTypes: true }).catch(() => []);
+  const entries = await listing(folder || '.').catch(() => []);
   const found: string[] = [];
   if (part === '**') {
     found.push(...(await walk(folder, rest.length > 0 ? rest : ['*'])));
@@ -145,11 +147,15 @@ function staticFolder(pattern: string): string {
 
 async function describeFolder(folder: string): Promise<string> {
   try {
-    const names = await readdir(folder);
+    const names = (await listing(folder)).map(({ name }) => name);
     if (names.length === 0) return `none: the folder ${folder} is empty`;
     const shown = names.sort().slice(0, 5).join(', ');
     return `none among the ${names.length} entries of ${folder} (${shown}${names.length > 5 ? ', ...' : ''})`;
   } catch {
     return `none: there is no folder ${folder} to read`;
   }
+}
+
+function listing(folder: string): Promise<Dirent[]> {
+  return retry(() => readdir(folder, { withFileTypes: true }), { where: folder });
 }

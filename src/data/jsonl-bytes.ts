@@ -1,6 +1,5 @@
 // The bytes of a text file, in order and as they were before compression. gzip and Zstandard are told by content.
 
-import { createReadStream } from 'node:fs';
 import * as zlib from 'node:zlib';
 import { Readable, type Transform } from 'node:stream';
 import { Decompress } from 'fzstd';
@@ -27,9 +26,8 @@ export async function* textBytes(
   compression: Compression,
   signal: AbortSignal,
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  const raw: Readable = isRemote(path)
-    ? Readable.from(remoteBytes(path, signal), { objectMode: true, highWaterMark: 1 })
-    : createReadStream(path, { highWaterMark: compression === 'none' ? PIECE : PIECE / 16 });
+  const piece = isRemote(path) ? 4 * PIECE : compression === 'none' ? PIECE : PIECE / 16;
+  const raw = Readable.from(bytesOf(path, piece, signal), { objectMode: true, highWaterMark: 1 });
   try {
     if (compression === 'none') yield* abortable(raw, signal);
     else if (compression === 'zstd' && !createZstdDecompress) yield* unzstd(abortable(raw, signal));
@@ -59,11 +57,11 @@ export async function* textBytes(
   }
 }
 
-/** A server's file from beginning to end, a request for every few pieces. */
-async function* remoteBytes(path: string, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+/** A file from beginning to end. */
+async function* bytesOf(path: string, piece: number, signal: AbortSignal): AsyncGenerator<Uint8Array> {
   await using file = await OpenFile.open(path, 'file', { signal });
   const { size } = file.stamp;
-  for (let at = 0; at < size; at += 4 * PIECE) yield await file.read(at, Math.min(4 * PIECE, size - at));
+  for (let at = 0; at < size; at += piece) yield await file.read(at, Math.min(piece, size - at));
 }
 
 const { createZstdDecompress } = zlib as { createZstdDecompress?: () => Transform }; // Node 22.15

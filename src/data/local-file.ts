@@ -12,6 +12,7 @@ export class LocalFile {
   readonly #path: string;
   readonly #handle: FileHandle;
   readonly #signal: AbortSignal | undefined;
+  readonly #reading = new Set<Promise<void>>();
   readonly stamp: { readonly size: number; readonly mtimeMs: number };
 
   private constructor(
@@ -46,6 +47,20 @@ export class LocalFile {
   /** Bytes [start, start + length) in a buffer of their own.
    *  @throws {DataError} when the file was written to since it was opened {RangeError} when it ends before */
   async read(start: number, length: number): Promise<Uint8Array> {
+    const reading = this.#read(start, length);
+    const settled = reading.then(
+      () => {},
+      () => {},
+    );
+    this.#reading.add(settled);
+    try {
+      return await reading;
+    } finally {
+      this.#reading.delete(settled);
+    }
+  }
+
+  async #read(start: number, length: number): Promise<Uint8Array> {
     const options = { where: `${this.#path}, byte ${start}`, signal: this.#signal };
     const bytes = new Uint8Array(length);
     let done = 0;
@@ -66,8 +81,10 @@ export class LocalFile {
     return bytes;
   }
 
-  close(): Promise<void> {
-    return this.#handle.close();
+  /** After the reads that have begun. */
+  async close(): Promise<void> {
+    await Promise.all(this.#reading);
+    await this.#handle.close();
   }
 }
 

@@ -1,8 +1,8 @@
 // A file that is read in pieces at given places, of this machine or a server, and is closed when its scope ends.
 
-import { open, type FileHandle } from 'node:fs/promises';
 import { DataError, messageOf } from '../errors.js';
 import { gather, type Stretch } from './gather.js';
+import { LocalFile, changedFault } from './local-file.js';
 import { RemoteFile } from './remote-file.js';
 import { isRemote } from './remote-url.js';
 import type { Stamp } from './stamp.js';
@@ -10,7 +10,7 @@ import type { Stamp } from './stamp.js';
 export type { Stamp } from './stamp.js';
 
 export interface OpenOptions {
-  /** Ends requests to a server. */
+  /** Ends requests to a server, and waits for a disk or share that fails for a moment. */
   readonly signal?: AbortSignal | undefined;
   /** Ask a server what the file is now; by default that is asked once a process. */
   readonly afresh?: boolean | undefined;
@@ -21,10 +21,10 @@ export class OpenFile implements AsyncDisposable {
   /** For messages and origins: a path, or an address without the secrets in it. */
   readonly path: string;
   readonly stamp: Stamp;
-  readonly #handle: FileHandle | RemoteFile;
+  readonly #handle: LocalFile | RemoteFile;
   readonly #closing: AbortController;
 
-  private constructor(path: string, handle: FileHandle | RemoteFile, stamp: Stamp, closing: AbortController) {
+  private constructor(path: string, handle: LocalFile | RemoteFile, stamp: Stamp, closing: AbortController) {
     this.path = path;
     this.#handle = handle;
     this.stamp = stamp;
@@ -45,16 +45,11 @@ export class OpenFile implements AsyncDisposable {
       const file = await RemoteFile.open(path, { signal: ended, afresh });
       return new OpenFile(file.name, file, file.stamp, closing);
     }
-    let handle: FileHandle | undefined;
     try {
-      handle = await open(path, 'r');
-      const { size, mtimeMs } = await handle.stat().then((stats) => {
-        if (!stats.isFile()) throw Object.assign(new Error('not a file'), { code: 'EISDIR' });
-        return stats;
-      });
-      return new OpenFile(path, handle, { size, mtimeMs }, closing);
+      const file = await LocalFile.open(path, signal);
+      return new OpenFile(path, file, file.stamp, closing);
     } catch (cause) {
-      await handle?.close();
+      if (signal?.aborted) throw cause;
       throw openFault(path, kind, cause);
     }
   }
@@ -63,24 +58,12 @@ export class OpenFile implements AsyncDisposable {
   assertUnchanged({ size, mtimeMs, etag }: Stamp): void {
     const now = this.stamp;
     if (size === now.size && mtimeMs === now.mtimeMs && etag === now.etag) return;
-    throw new DataError({
-      where: this.path,
-      expected: `the file that the run began with, of ${size} bytes`,
-      received: `one of ${this.stamp.size} bytes, written since`,
-      remedy: 'leave data files alone while a run reads them, and start it again',
-    });
+    throw changedFault(this.path, size, now.size);
   }
 
   /** Bytes [start, start + length) in a buffer of their own. */
-  async read(start: number, length: number): Promise<Uint8Array> {
-    if (this.#handle instanceof RemoteFile) return this.#handle.read(start, length);
-    const bytes = new Uint8Array(length);
-    for (let done = 0; done < length;) {
-      const { bytesRead } = await this.#handle.read(bytes, done, length - done, start + done);
-      if (bytesRead === 0) throw new RangeError(`the file ends at byte ${start + done}`);
-      done += bytesRead;
-    }
-    return bytes;
+  read(start: number, length: number): Promise<Uint8Array> {
+    return this.#handle.read(start, length);
   }
 
   /** For reading stretches one after another, each once: from a server neighbours come together, and some ahead.

@@ -2,6 +2,7 @@
 
 import { QuarantineError, TrainError, messageOf } from '../errors.js';
 import { make } from '../parts.js';
+import { describeRetry, onRetry } from '../retry.js';
 import { checkPipeline } from './check.js';
 import type { SavedPosition } from './checkpoint.js';
 import type { DownloadProgress } from '../hub/index.js';
@@ -66,6 +67,9 @@ export async function runPipeline(declared: Pipeline, options: RunOptions): Prom
     onCheckpoint: (event) => sinks.emit(event),
   });
 
+  const endRetries = onRetry((retried) =>
+    sinks.emit({ event: 'notice', row: retried.where, stage: 'read', message: describeRetry(retried) }),
+  );
   const failures: unknown[] = [];
   const failed = (error: unknown) => void failures.push(error);
   const outcome = (): Outcome => (failures.length > 0 ? 'failed' : signal.aborted ? 'stopped' : 'complete');
@@ -117,6 +121,7 @@ export async function runPipeline(declared: Pipeline, options: RunOptions): Prom
   } catch (error) {
     failed(error);
   }
+  endRetries();
   await sinks.close(failed);
   await device.close();
 
