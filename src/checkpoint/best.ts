@@ -43,9 +43,7 @@ export function ranked(
  *  @throws {CheckpointError} when it cannot be written; what was there before is then still there */
 export async function writeBest(runFolder: string, { metric, mode, best }: BestCheckpoints): Promise<void> {
   const named = best.map((entry) => ({ ...entry, checkpoint: `checkpoint-${entry.step}` }));
-  await replaceFile(join(runFolder, bestFile), (handle) =>
-    writeJson(handle, { metric, mode, best: named }),
-  );
+  await replaceFile(join(runFolder, bestFile), (handle) => writeJson(handle, { metric, mode, best: named }));
 }
 
 /** Reads best.json; undefined where there is none.

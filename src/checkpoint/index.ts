@@ -13,11 +13,13 @@ export {
   pruneCheckpoints,
   readState,
   saveCheckpoint,
+  stateFile,
   type Checkpoint,
   type CheckpointParts,
   type TrainingState,
 } from './training-state.js';
 export {
+  refuseFullDisk,
   writeJson,
   writeSafetensors,
   writeShards,

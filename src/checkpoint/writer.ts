@@ -41,7 +41,7 @@ export const defaultShardBytes = 5e9;
  *  @throws {CheckpointError} when the disk is full or the place cannot be written */
 export async function writeSafetensors(path: string, tensors: Iterable<NamedSource>): Promise<void> {
   const planned = plan(tensors);
-  await refuseFullDisk(path, planned);
+  await refuseFullDisk(path, totalBytes(planned));
   await replaceFile(path, (handle) => stream(handle, planned));
 }
 
@@ -62,7 +62,7 @@ export async function writeShards(
     });
   }
   const planned = plan(tensors);
-  await refuseFullDisk(join(folder, singleFile), planned);
+  await refuseFullDisk(join(folder, singleFile), totalBytes(planned));
   const shards = divide(planned, maxShardBytes);
   try {
     if (shards.length === 1) {
@@ -163,12 +163,13 @@ function totalBytes(planned: readonly Planned[]): number {
   return planned.reduce((sum, { numBytes }) => sum + numBytes, 0);
 }
 
-/** Says so before hours of writing, where the disk tells how much is free. */
-async function refuseFullDisk(path: string, planned: readonly Planned[]): Promise<void> {
+/** Says so before hours of writing, where the disk tells how much is free.
+ *  @param path in a folder that is there
+ *  @throws {CheckpointError} */
+export async function refuseFullDisk(path: string, needed: number): Promise<void> {
   const { bavail, bsize } = await fs.statfs(dirname(path)).catch((error: unknown) => {
     throw writeFault(path, error);
   });
-  const needed = totalBytes(planned);
   if (bavail * bsize >= needed) return;
   throw checkpointFault(path, undefined, {
     expected: `${needed} free bytes to write the checkpoint`,

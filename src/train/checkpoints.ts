@@ -134,11 +134,11 @@ class Checkpoints implements Sink {
 
   /** Beside the complete checkpoint of a step. */
   async #settle(step: number): Promise<void> {
-    const { device, warn } = this.#context!;
+    const context = this.#context!;
     try {
-      await device.settleCheckpoints(step, this.#writeOptions(step));
+      await context.device.settleCheckpoints(step, this.#writeOptions(step));
     } catch (error) {
-      warn(`checkpoint of step ${step} is complete, but: ${messageOf(error)}`);
+      context.warn(`checkpoint of step ${step} is complete, but: ${messageOf(error)}`);
     }
   }
 
@@ -176,20 +176,20 @@ class Checkpoints implements Sink {
   }
 
   #tell({ step, bytes, waitMs, fault }: CheckpointEvent): void {
-    const { warn } = this.#context!;
+    const context = this.#context!;
     if (waitMs !== undefined) {
-      warn(
+      context.warn(
         `checkpoint of step ${step}: training waited ${(waitMs / 1000).toFixed(1)} s for the one before to be written; ` +
           'write fewer, or to a faster disk',
       );
     }
     if (bytes === 0) {
-      warn(
+      context.warn(
         `checkpoint of step ${step}: training waited until it was written, since the host had no ` +
-          `${this.#context!.device.snapshotBytes} bytes free for a copy`,
+          `${context.device.snapshotBytes} bytes free for a copy`,
       );
     }
-    if (fault !== undefined) warn(`checkpoint of step ${step} is complete, but: ${fault}`);
+    if (fault !== undefined) context.warn(`checkpoint of step ${step} is complete, but: ${fault}`);
   }
 }
 

@@ -98,7 +98,9 @@ export class RunDevice implements SinkDevice {
     });
   }
 
-  async checkpoint(options: WriteOptions | (() => WriteOptions) = {}): Promise<{ step: number; path: string }> {
+  async checkpoint(
+    options: WriteOptions | (() => WriteOptions) = {},
+  ): Promise<{ step: number; path: string }> {
     const { step, path, written } = await this.beginCheckpoint(options);
     await written;
     return { step, path };

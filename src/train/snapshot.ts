@@ -2,9 +2,12 @@
 // training changes is copied in memory; frozen weights never change, and are written from where they are.
 
 import { freemem } from 'node:os';
+import { join } from 'node:path';
 import {
   pruneCheckpoints,
+  refuseFullDisk,
   saveCheckpoint,
+  stateFile,
   writeBest,
   writeModelFiles,
   type BestCheckpoints,
@@ -126,7 +129,14 @@ export async function writeSnapshot(
     const optimizer = snapshot.optimizer.map(receive);
     const { folder } = await saveCheckpoint(runDir, {
       state,
-      writeWeights: (beside) => writeModelFiles(beside, { files, weights }),
+      writeWeights: async (beside) => {
+        // All at once: what others write to the same disk must not find it full of a checkpoint that is given up.
+        await refuseFullDisk(
+          join(beside, stateFile),
+          sumOf([...weights, ...optimizer].map(({ tensor }) => tensor)),
+        );
+        await writeModelFiles(beside, { files, weights });
+      },
       optimizer: optimizer.map(({ name, tensor }) => [name, tensor] as const),
     });
     const fault = await settleOthers(runDir, state.step, options);
