@@ -1,5 +1,5 @@
 // Features off the JavaScript thread. The thread starts with the first clip, ends when none has come for a while, and never
-// keeps the process alive by itself.
+// keeps the process alive by itself. One that dies takes the clips with it that it was at, and no others.
 
 import { Worker } from 'node:worker_threads';
 import { AudioError, messageOf } from '../errors.js';
@@ -13,6 +13,8 @@ import type { DecodedAudio } from './types.js';
 const IDLE_MS = 5_000;
 
 interface Waiting {
+  readonly clips: readonly DecodedAudio[];
+  readonly settings: FeatureSettings;
   readonly resolve: (result: AudioFeatures) => void;
   readonly reject: (error: Error) => void;
 }
@@ -23,46 +25,53 @@ export async function audioFeaturesInThread(
   clips: readonly DecodedAudio[],
   settings: FeatureSettings,
 ): Promise<AudioFeatures> {
-  const heard = clips.map((clip, index) => heardOf(clip, `clip ${index}`, settings));
-  current ??= new FeatureThread(() => (current = undefined));
-  return current.features(heard, settings);
+  return thread.features(clips, settings);
 }
 
-let current: FeatureThread | undefined;
-
-class FeatureThread {
-  readonly #worker = new Worker(compiledModule('feature-worker.js'), {
-    name: 'sluice audio features',
-    // Not the program's own flags: some are for its main module alone.
-    execArgv: [],
-  });
+export class FeatureThread {
+  readonly #entry: () => URL;
   readonly #waiting = new Map<number, Waiting>();
-  readonly #onEnd: () => void;
+  #worker: Worker | undefined;
   #nextId = 0;
   #idle: NodeJS.Timeout | undefined;
-  #hasEnded = false;
 
-  constructor(onEnd: () => void) {
-    this.#onEnd = onEnd;
-    this.#worker.on('message', (answer: FeatureAnswer) => this.#take(answer));
-    this.#worker.on('messageerror', (error) => this.#end(error));
-    this.#worker.on('error', (error) => this.#end(error));
-    this.#worker.on('exit', (code) => this.#end(new Error(`it ended with code ${code}`)));
+  /** @param entry of the module that the thread runs, asked for when it starts */
+  constructor(entry: () => URL) {
+    this.#entry = entry;
   }
 
-  features(clips: readonly DecodedAudio[], settings: FeatureSettings): Promise<AudioFeatures> {
-    const id = this.#nextId++;
-    const request: FeatureRequest = { id, clips, settings };
-    const answer = new Promise<AudioFeatures>((resolve, reject) =>
-      this.#waiting.set(id, { resolve, reject }),
-    );
+  /** @throws {AudioError} as `audioFeaturesInThread` */
+  async features(clips: readonly DecodedAudio[], settings: FeatureSettings): Promise<AudioFeatures> {
+    const heard = heardIn(clips, settings); // what is wrong with them is told at once
+    return new Promise<AudioFeatures>((resolve, reject) => {
+      const id = this.#nextId++;
+      this.#waiting.set(id, { clips, settings, resolve, reject });
+      this.#send(id, heard, settings);
+    });
+  }
+
+  #send(id: number, clips: readonly DecodedAudio[], settings: FeatureSettings): void {
+    this.#worker ??= this.#started();
     clearTimeout(this.#idle);
     this.#worker.ref();
+    const request: FeatureRequest = { id, clips, settings };
     this.#worker.postMessage(
       request,
       clips.map(({ data }) => data.buffer as ArrayBuffer),
     );
-    return answer;
+  }
+
+  #started(): Worker {
+    const worker = new Worker(this.#entry(), {
+      name: 'sluice audio features',
+      // Not the program's own flags: some are for its main module alone.
+      execArgv: [],
+    });
+    worker.on('message', (answer: FeatureAnswer) => this.#take(answer));
+    worker.on('messageerror', (error) => this.#end(worker, error));
+    worker.on('error', (error) => this.#end(worker, error));
+    worker.on('exit', (code) => this.#end(worker, new Error(`it ended with code ${code}`)));
+    return worker;
   }
 
   #take(answer: FeatureAnswer): void {
@@ -70,21 +79,32 @@ class FeatureThread {
     this.#waiting.delete(answer.id);
     if ('failed' in answer) waiting?.reject(new AudioError(answer.failed));
     else waiting?.resolve(answer.result);
-    if (this.#waiting.size > 0) return;
-    this.#worker.unref();
-    this.#idle = setTimeout(() => this.#end(new Error('idle')), IDLE_MS).unref();
+    const worker = this.#worker;
+    if (this.#waiting.size > 0 || !worker) return;
+    worker.unref();
+    this.#idle = setTimeout(() => this.#end(worker, new Error('idle')), IDLE_MS).unref();
   }
 
-  /** Clips that come later get another thread. */
-  #end(cause: unknown): void {
-    if (this.#hasEnded) return;
-    this.#hasEnded = true;
+  /** Clips that come later get another thread, and so do those that waited for their turn. */
+  #end(worker: Worker, cause: unknown): void {
+    if (worker !== this.#worker) return;
+    this.#worker = undefined;
     clearTimeout(this.#idle);
-    this.#onEnd();
-    for (const { reject } of this.#waiting.values()) reject(stopped(cause));
-    this.#waiting.clear();
-    void this.#worker.terminate();
+    void worker.terminate();
+    // It answers in order: the first that waits is what it was at.
+    const [culprit, ...others] = this.#waiting;
+    if (!culprit) return;
+    this.#waiting.delete(culprit[0]);
+    culprit[1].reject(stopped(cause));
+    for (const [id, { clips, settings }] of others) this.#send(id, heardIn(clips, settings), settings);
   }
+}
+
+const thread = new FeatureThread(() => compiledModule('feature-worker.js'));
+
+/** Copies of the clips, as far as they are heard. */
+function heardIn(clips: readonly DecodedAudio[], settings: FeatureSettings): DecodedAudio[] {
+  return clips.map((clip, index) => heardOf(clip, `clip ${index}`, settings));
 }
 
 function stopped(cause: unknown): AudioError {

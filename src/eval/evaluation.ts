@@ -7,10 +7,17 @@ import type { Target } from '../data/types.js';
 import { DataError } from '../errors.js';
 import { type Part, definePart, make, part } from '../parts.js';
 import { z } from '../schema.js';
-import { type RunContext, type Sink, type SinkStream, everyNth } from '../train/sink.js';
+import {
+  type RunContext,
+  type Sink,
+  type SinkStream,
+  type SinkOnError,
+  ON_ERROR,
+  everyNth,
+} from '../train/sink.js';
 import { Notices } from '../train/notices.js';
 import { type Declared, checkFlow, sampleFlow } from '../train/sample-flow.js';
-import { type PipelineContext, flowSlot, sourceSlot } from '../train/pipeline.js';
+import { type Pipeline, type PipelineContext, flowSlot, sourceSlot } from '../train/pipeline.js';
 import type { Outcome, SampleAnswer } from '../train/events.js';
 import type { LedgerCounts } from '../flow/index.js';
 import type { Score } from './score.js';
@@ -34,6 +41,7 @@ const EVALUATION = z.strictObject({
   /** Answers shown with their pictures. */
   samples: z.int().min(0).default(24),
   poolBytes: z.int().positive().default(DEFAULT_POOL_BYTES),
+  onError: ON_ERROR,
 });
 
 type EvaluationOptions = z.output<typeof EVALUATION>;
@@ -43,21 +51,25 @@ export const evaluation = definePart({
   role: 'sink',
   kind: 'evaluation',
   schema: EVALUATION,
-  create: (options, { pipeline }: PipelineContext): Sink => new Evaluation(options, pipeline.flow),
+  create: (options, { pipeline }: PipelineContext): Sink => new Evaluation(options, pipeline),
 });
 
 class Evaluation implements Sink {
   readonly name = 'evaluation';
+  readonly onError: SinkOnError;
   readonly due: (step: number) => boolean;
   readonly #options: EvaluationOptions;
   readonly #flow: readonly unknown[];
+  readonly #sourceTimeoutMs: number | undefined;
   #context: RunContext | undefined;
   readonly #notices = new Notices();
   #lastFull = -1;
 
-  constructor(options: EvaluationOptions, pipelineFlow: readonly unknown[]) {
+  constructor(options: EvaluationOptions, { flow, sourceTimeoutMs }: Pipeline) {
     this.#options = options;
-    this.#flow = options.flow ?? pipelineFlow;
+    this.#flow = options.flow ?? flow;
+    this.#sourceTimeoutMs = sourceTimeoutMs;
+    this.onError = options.onError;
     this.due = everyNth(options.every);
   }
 
@@ -95,7 +107,15 @@ class Evaluation implements Sink {
 
   #declared(processor: Processor): Declared {
     const { name, source, poolBytes } = this.#options;
-    return { where: `${name}: `, source, flow: this.#flow, poolBytes, processor, purpose: 'evaluate' };
+    return {
+      where: `${name}: `,
+      source,
+      flow: this.#flow,
+      poolBytes,
+      sourceTimeoutMs: this.#sourceTimeoutMs,
+      processor,
+      purpose: 'evaluate',
+    };
   }
 
   async #evaluate(step: number, limit: number): Promise<void> {

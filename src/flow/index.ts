@@ -17,5 +17,6 @@ export { tee, type TeeOptions, type TeeSink } from './tee.js';
 export { chain, stagesOf } from './chain.js';
 export { takeSource } from './take.js';
 export { repeatSource } from './repeat.js';
+export { timeoutSource } from './source-timeout.js';
 export { checkBounds, heldAtMost, type HeldAtMost } from './bounds.js';
 export { runFlow } from './run.js';

@@ -8,7 +8,7 @@ import { z } from '../schema.js';
 import type { PipelineContext } from '../train/pipeline.js';
 import type { NoticeEvent, RunEvent } from '../train/events.js';
 import { readMetrics } from '../train/metrics.js';
-import type { RunContext, Sink } from '../train/sink.js';
+import { ON_ERROR, type RunContext, type Sink } from '../train/sink.js';
 import { renderReport, type ReportData } from './page.js';
 
 /** Quarantined rows that the report lists; the rest are counted. */
@@ -19,8 +19,8 @@ const SHOWN_ROWS = 50;
 export const report = definePart({
   role: 'sink',
   kind: 'report',
-  schema: z.strictObject({ file: z.string().min(1).default('report.html') }),
-  create: ({ file }, { pipeline }: PipelineContext): Sink => {
+  schema: z.strictObject({ file: z.string().min(1).default('report.html'), onError: ON_ERROR }),
+  create: ({ file, onError }, { pipeline }: PipelineContext): Sink => {
     let context: RunContext | undefined;
     const notices: NoticeEvent[] = [];
     const data: ReportData = {
@@ -78,6 +78,7 @@ export const report = definePart({
     };
     return {
       name: 'report',
+      onError,
       leftovers: () => [file],
       start: (started) => {
         context = started;

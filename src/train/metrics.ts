@@ -9,7 +9,7 @@ import type { FlowPosition } from '../flow/index.js';
 import type { RunEvent } from './events.js';
 import type { PipelineContext } from './pipeline.js';
 import { isBehind } from './quarantine.js';
-import type { Sink } from './sink.js';
+import { ON_ERROR, type Sink } from './sink.js';
 
 const DEFAULT_FILE = 'metrics.jsonl';
 
@@ -18,12 +18,13 @@ const DEFAULT_FILE = 'metrics.jsonl';
 export const metrics = definePart({
   role: 'sink',
   kind: 'metrics',
-  schema: z.strictObject({ file: z.string().min(1).default(DEFAULT_FILE) }),
-  create: ({ file }, _context: PipelineContext): Sink => {
+  schema: z.strictObject({ file: z.string().min(1).default(DEFAULT_FILE), onError: ON_ERROR }),
+  create: ({ file, onError }, _context: PipelineContext): Sink => {
     let descriptor: number | undefined;
     let path = file;
     return {
       name: 'metrics',
+      onError,
       leftovers: () => [file],
       start: ({ outDir, resumedAt, resumedFrom }) => {
         path = join(outDir, file);

@@ -58,6 +58,8 @@ export interface Pipeline {
   readonly threads?: number;
   /** How many rows a run may lose. */
   readonly quarantine?: QuarantineOptions;
+  /** How long a source may take for an item before the run fails with its name, ms; ten minutes by default. */
+  readonly sourceTimeoutMs?: number;
 }
 
 const POOL_START_BYTES = 64 * 2 ** 20;
@@ -108,6 +110,7 @@ const PIPELINE = z
     deviceBytes: z.int().positive().optional(),
     threads: z.int().positive().optional(),
     quarantine: QUARANTINE,
+    sourceTimeoutMs: z.number().positive().optional(),
   })
   .transform(({ poolBytes, maxPoolBytes, ...rest }) => {
     if (poolBytes !== undefined && maxPoolBytes === undefined) return { ...rest, poolBytes };
@@ -132,6 +135,7 @@ export interface PipelineSpec<T, A, B = A, C = B, D = C, E = D, F = E, G = F, H 
   readonly deviceBytes?: number;
   readonly threads?: number;
   readonly quarantine?: QuarantineOptions;
+  readonly sourceTimeoutMs?: number;
 }
 
 /** A fault in words, where a flow does not end in batches. */

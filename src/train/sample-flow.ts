@@ -8,9 +8,11 @@ import {
   checkBounds,
   runFlow,
   stagesOf,
+  timeoutSource,
 } from '../flow/index.js';
 import type { ConsumeContext, FlowEntries, FlowPosition } from '../flow/index.js';
 import type { Processor } from '../data/processor.js';
+import { auditMedia } from '../data/media-audit.js';
 import { itemAt } from '../data/row-again.js';
 import type { StageContext } from '../data/stages.js';
 import type { Batch } from '../data/types.js';
@@ -19,6 +21,9 @@ import { type QuarantineEvent, type RunEvent, rowName, rowWait } from './events.
 import { Notices } from './notices.js';
 import type { SourcePart } from './pipeline.js';
 import { type Quarantine, TRAIN_STREAM } from './quarantine.js';
+
+/** A source that takes longer for an item is taken for one that will not answer. */
+const SOURCE_TIMEOUT_MS = 600_000;
 
 /** A stream as a pipeline declares it. */
 export interface Declared {
@@ -31,6 +36,8 @@ export interface Declared {
   readonly purpose: StageContext['purpose'];
   readonly processor: Processor;
   readonly poolBytes: number;
+  /** How long the source may take for an item, ms; ten minutes by default. */
+  readonly sourceTimeoutMs?: number | undefined;
   /** What the pool may grow to; left out, it is fixed. */
   readonly maxPoolBytes?: number | undefined;
 }
@@ -86,12 +93,10 @@ export async function sampleFlow(options: SampleFlowOptions): Promise<FlowSummar
     consume,
   } = options;
   const source = sourceOf(options);
+  const stages = stagesOf(stagesFrom(options, (notice) => notices.take(notice, emit)));
   return runFlow({
-    source,
-    stages: stagesFrom(options, (notice) => notices.take(notice, emit)) as unknown as FlowEntries<
-      unknown,
-      unknown
-    >,
+    source: timeoutSource(source, options.sourceTimeoutMs ?? SOURCE_TIMEOUT_MS),
+    stages: auditMedia(stages, options) as unknown as FlowEntries<unknown, unknown>,
     poolBytes,
     maxPoolBytes,
     inFlight,

@@ -2,6 +2,7 @@
 
 import type { Batch } from '../data/types.js';
 import type { Processor } from '../data/processor.js';
+import { z } from '../schema.js';
 import type { FlowPosition } from '../flow/index.js';
 import type { Declared } from './sample-flow.js';
 import type { PendingCheckpoint } from './checkpoint-writing.js';
@@ -65,8 +66,17 @@ export interface CheckContext {
   readonly metrics: readonly string[];
 }
 
+/** What becomes of a run whose sink fails: it stops ('stop'), or goes on without the sink and tells so by an event
+ *  ('detach'). */
+export type SinkOnError = 'stop' | 'detach';
+
+/** The option of sinks that says so. */
+export const ON_ERROR = z.enum(['stop', 'detach']).default('stop');
+
 export interface Sink {
   readonly name: string;
+  /** 'stop' by default. A detached sink is told nothing more; what it has written stays. */
+  readonly onError?: SinkOnError;
   /** Before the run, and before anything costly: refuses what cannot work, such as a source that is not there. */
   check?(context: CheckContext): void | Promise<void>;
   /** Names of the scores that its `eval` events hold, 'evaluation/score'; one that ends in '*' stands for all

@@ -15,8 +15,8 @@ export const IN_FLIGHT = 2;
 
 /** The stream that a pipeline trains on. */
 export function trainingFlow(pipeline: Pipeline, processor: Declared['processor']): Declared {
-  const { source, flow, poolBytes, maxPoolBytes } = pipeline;
-  return { where: '', source, flow, poolBytes, maxPoolBytes, processor, purpose: 'train' };
+  const { source, flow, poolBytes, maxPoolBytes, sourceTimeoutMs } = pipeline;
+  return { where: '', source, flow, poolBytes, maxPoolBytes, sourceTimeoutMs, processor, purpose: 'train' };
 }
 
 export class Training {

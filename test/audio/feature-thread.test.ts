@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
 import { audioFeatures, audioFeaturesInThread, featureSettings } from '../../src/audio/index.js';
+import { FeatureThread } from '../../src/audio/feature-thread.js';
 import { AudioError } from '../../src/errors.js';
 import { wave } from '../reference/waves.js';
 
@@ -42,6 +43,30 @@ describe('audioFeaturesInThread', () => {
     await expect(audioFeaturesInThread([empty], settings)).rejects.toThrow(
       'clip 0: expected at least one sample',
     );
+  });
+
+  it('loses the clips that its thread died over, and no others: another thread takes them', async () => {
+    const thread = new FeatureThread(() => new URL('./mischief-features.worker.mjs', import.meta.url));
+    const fine = (value: number) => [{ data: new Float32Array(8000).fill(value), sampleRateHz: 16_000 }];
+    const deadly = { data: new Float32Array(8000).fill(-0.5), sampleRateHz: 16_000 };
+    const settled = await Promise.allSettled([
+      thread.features(fine(0.25), settings),
+      thread.features([deadly], settings),
+      thread.features(fine(0.5), settings),
+      thread.features([deadly], settings),
+      thread.features(fine(0.75), settings),
+    ]);
+    expect(
+      settled.map((each) => (each.status === 'fulfilled' ? each.value : (each.reason as Error).message)),
+    ).toEqual([
+      [0.25, 8000],
+      expect.stringContaining(
+        'audio features: expected their thread to run until the end, received it ended with code 3',
+      ),
+      [0.5, 8000],
+      expect.stringContaining('it ended with code 3'),
+      [0.75, 8000],
+    ]);
   });
 
   it('leaves this thread free', async () => {
