@@ -5,6 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import * as fs from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
+import { CheckpointError } from '../errors.js';
 import { writeFault } from './faults.js';
 
 /** Writes a file whole or not at all.
@@ -132,7 +133,9 @@ async function swapIn(
   const beside = besideOf(place);
   try {
     await fs.mkdir(beside);
-    await fill(beside);
+    await fill(beside).catch((error: unknown) => {
+      throw aboutPlace(error, beside, place);
+    });
     await syncFolder(beside);
     const before = await fs.readdir(place).catch(() => [] as string[]);
     if (before.length === 0) {
@@ -152,6 +155,12 @@ async function swapIn(
   } finally {
     await fs.rm(beside, { recursive: true, force: true });
   }
+}
+
+/** The folder that is written beside is gone when its error is read. */
+function aboutPlace(error: unknown, beside: string, place: string): unknown {
+  if (!(error instanceof CheckpointError) || !error.message.includes(beside)) return error;
+  return new CheckpointError(error.message.replaceAll(beside, place), { cause: error.cause });
 }
 
 /** Moves into `place` the entries of its predecessor that it lacks and that are not stale, and removes the rest. */

@@ -1,0 +1,140 @@
+// What a checkpoint costs training: how long a step is held back, against copying the same bytes once; how long steps
+// take while one is written, against steps alone; and how fast it is written, against `cp` of the same files.
+
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, it } from 'vitest';
+import { DeviceThread } from '../../src/device/thread.js';
+import type { CheckpointWriterApi } from '../../src/train/checkpoint-worker.js';
+import type { DeviceApi } from '../../src/train/worker.js';
+import { smallConfig } from '../train/job.js';
+import { median, printTable } from './table.js';
+
+/** Numbers of one weight's size and up: 35 million parameters, 420 MB of weights and optimizer. */
+const TEXT = { hidden_size: 512, intermediate_size: 2048, vocab_size: 16_384, num_hidden_layers: 8 };
+const ROUNDS = 5;
+
+const folders: string[] = [];
+const newFolder = () => {
+  const folder = mkdtempSync(join(tmpdir(), 'sluice-bench-'));
+  folders.push(folder);
+  return folder;
+};
+afterAll(() => folders.forEach((folder) => rmSync(folder, { recursive: true, force: true })));
+
+const entry = (name: string) => new URL(`../../dist/train/${name}.js`, import.meta.url);
+
+function modelFolder(): string {
+  const folder = newFolder();
+  const { text_config, vision_config: _vision, ...rest } = smallConfig() as Record<string, object>;
+  const text = { ...text_config, ...TEXT };
+  writeFileSync(
+    join(folder, 'config.json'),
+    JSON.stringify({ ...rest, ...text, model_type: 'gemma3n_text' }),
+  );
+  return folder;
+}
+
+const batch = () => {
+  const shape = [1, 128];
+  const ids = Int32Array.from({ length: 128 }, (_, i) => 10 + (i % 300));
+  return {
+    inputIds: { data: ids, shape },
+    attentionMask: { data: new Uint8Array(128).fill(1), shape },
+    labels: { data: ids.slice(), shape },
+    numTokens: 128,
+    numLabels: 127,
+    numSamples: 1,
+  };
+};
+
+it('what a checkpoint costs training', { timeout: 600_000 }, async () => {
+  const device = new DeviceThread<DeviceApi>(entry('worker'), {
+    model: {
+      kind: 'gemma3n',
+      path: modelFolder(),
+      dtype: 'float32',
+      device: 'cpu',
+      freeze: [],
+      weights: 'random',
+      projector: 'pretrained',
+    },
+    step: {
+      kind: 'sft',
+      optimizer: { kind: 'adamw', lr: 1e-4 },
+      schedule: { kind: 'constant' },
+      maxSteps: 1000,
+      accumulate: 1,
+    },
+    seed: 1,
+  });
+  const writer = new DeviceThread<CheckpointWriterApi>(entry('checkpoint-worker'));
+  const { numParameters } = await device.call('open', []);
+  const step = async () => {
+    const begun = performance.now();
+    await device.call('accumulate', [batch(), ['row']]);
+    await device.call('update', [['row']]);
+    return performance.now() - begun;
+  };
+  for (let warm = 0; warm < 3; warm++) await step();
+  const alone: number[] = [];
+  const beside: number[] = [];
+  const held: number[] = [];
+  const copied: number[] = [];
+  const written: number[] = [];
+  const cp: number[] = [];
+  let bytes = 0;
+  for (let round = 0; round < ROUNDS; round++) {
+    for (let i = 0; i < 5; i++) alone.push(await step());
+    const run = newFolder();
+    const begun = performance.now();
+    const snapshot = await device.call('snapshot', [{ stream: undefined, plan: undefined }, undefined]);
+    if (round > 0) held.push(performance.now() - begun);
+    bytes = snapshot.bytes;
+    let isOpen = true;
+    const writing = writer.call('write', [run, snapshot, {}]).finally(() => (isOpen = false));
+    while (isOpen) beside.push(await step());
+    beside.pop(); // over before it ended
+    const { path, writeMs } = await writing;
+    written.push(writeMs);
+    cp.push(copyFiles(path, newFolder()));
+    copied.push(copyBytes(bytes));
+    rmSync(run, { recursive: true });
+  }
+  await Promise.all([device.terminate(), writer.terminate()]);
+  const ms = (value: number) => `${value.toFixed(0)} ms`;
+  const row = (name: string, ours: number, reference: number) => ({
+    name,
+    ours: ms(ours),
+    reference: ms(reference),
+    ratio: reference / ours,
+  });
+  printTable(
+    `Checkpoints: ${(numParameters / 1e6).toFixed(0)} M parameters, ${(bytes / 1e6).toFixed(0)} MB copied`,
+    [
+      row('a step is held back; reference: Buffer.set of the same bytes', median(held), median(copied)),
+      row('a step while one is written; reference: a step alone', median(beside), median(alone)),
+      row('written and synced beside training; reference: cp and sync, alone', median(written), median(cp)),
+    ],
+  );
+});
+
+/** To memory that is as new as a copy's. */
+function copyBytes(bytes: number): number {
+  const source = new Uint8Array(bytes).fill(1);
+  const begun = performance.now();
+  new Uint8Array(bytes).set(source);
+  return performance.now() - begun;
+}
+
+function copyFiles(from: string, to: string): number {
+  const files = readdirSync(from).filter((name) => statSync(join(from, name)).isFile());
+  const begun = performance.now();
+  for (const file of files) {
+    execFileSync('cp', [join(from, file), join(to, file)]);
+    execFileSync('sync', [join(to, file)]);
+  }
+  return performance.now() - begun;
+}
