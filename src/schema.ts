@@ -31,6 +31,12 @@ function faultLine(issue: z.core.$ZodIssue, where: string): string {
 
 function show(value: unknown): string {
   if (value === undefined) return 'nothing';
-  const text = typeof value === 'string' ? JSON.stringify(value) : (JSON.stringify(value) ?? typeof value);
+  const text =
+    typeof value === 'string' ? JSON.stringify(value) : (JSON.stringify(value, plain) ?? typeof value);
   return text.length > 80 ? `${text.slice(0, 77)}...` : text;
+}
+
+/** JSON has no whole numbers of any size. */
+function plain(_key: string, value: unknown): unknown {
+  return typeof value === 'bigint' ? `${value}n` : value;
 }

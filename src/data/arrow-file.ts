@@ -16,6 +16,7 @@ import { chooseColumns, type ColumnChoice } from './column-choice.js';
 import { foreignFormat } from './foreign-format.js';
 import { OpenFile, type OpenOptions, type Stamp } from './open-file.js';
 import { typeText } from './parquet-schema.js';
+import { checkWhere, type Conditions } from './where.js';
 
 export interface BatchInfo {
   readonly block: Block;
@@ -63,6 +64,7 @@ export class ArrowFile {
     layout: Layout,
     schema: Schema,
     choice: ColumnChoice | undefined,
+    where: Conditions | undefined,
   ) {
     this.#source = source;
     this.path = file.path;
@@ -72,7 +74,8 @@ export class ArrowFile {
     this.dictionaryBytes = layout.dictionaryBytes;
     this.#schema = layout.schema;
     const types = columnTypes(schema, file.path);
-    const chosen = chooseColumns(types, choice, file.path);
+    checkWhere(where, types, file.path);
+    const chosen = new Set([...chooseColumns(types, choice, file.path), ...Object.keys(where ?? {})]);
     this.columns = Object.fromEntries([...chosen].map((name) => [name, typeText(types.get(name)!)]));
     this.#cells = fieldsOf(schema.fields).flatMap(({ name, type }, column) =>
       chosen.has(name) ? [{ name, column, read: cellReader(type) }] : [],
@@ -81,13 +84,24 @@ export class ArrowFile {
 
   /** Reads the headers of all messages and closes the file again.
    *  @throws {DataError} when the file is missing, unreadable, not Arrow, truncated, or its columns are not the chosen */
-  static async open(source: string, columns?: ColumnChoice, options?: OpenOptions): Promise<ArrowFile> {
+  static async open(
+    source: string,
+    columns?: ColumnChoice,
+    options: OpenOptions & { readonly where?: Conditions | undefined } = {},
+  ): Promise<ArrowFile> {
     registerCodecs();
     await using file = await OpenFile.open(source, 'Arrow file', options);
     const layout = await readLayout(file);
     const bytes = await file.read(layout.schema.start, layout.schema.length);
     try {
-      return new ArrowFile(source, file, layout, RecordBatchReader.from(bytes).open().schema, columns);
+      return new ArrowFile(
+        source,
+        file,
+        layout,
+        RecordBatchReader.from(bytes).open().schema,
+        columns,
+        options.where,
+      );
     } catch (cause) {
       if (cause instanceof SluiceError) throw cause;
       throw damaged(file, `a schema that cannot be read (${messageOf(cause)})`, cause);

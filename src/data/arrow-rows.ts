@@ -5,7 +5,7 @@ import { basename } from 'node:path';
 import { DataError } from '../errors.js';
 import type { Cursor } from '../flow/types.js';
 import { ArrowFile, BatchError, type BatchInfo } from './arrow-file.js';
-import { assertSameColumns, type ColumnChoice } from './column-choice.js';
+import { assertSameColumns, columnNames, type ColumnChoice } from './column-choice.js';
 import { expandGlobs } from './glob.js';
 import { OpenFile, type OpenOptions } from './open-file.js';
 import type { Origin } from './types.js';
@@ -17,6 +17,7 @@ import {
   type LoadedChunk,
   type WindowOptions,
 } from './windows.js';
+import { satisfiesWhere } from './where.js';
 
 /** The options of `arrow`, decoded. */
 export interface ArrowReadOptions extends Omit<WindowOptions, 'maxItemBytes'> {
@@ -84,11 +85,17 @@ export async function* readArrow(
   from?: Cursor,
 ): AsyncGenerator<Item, void, undefined> {
   const chunks = chunksOf(await openFiles(options, { signal }));
-  const limits = { ...options, maxItemBytes: options.maxItemBytes ?? options.maxBatchBytes };
-  yield* readWindows('arrow', chunks, limits, loader(), signal, from);
+  const limits = {
+    ...options,
+    where: undefined,
+    maxItemBytes: options.maxItemBytes ?? options.maxBatchBytes,
+  };
+  yield* readWindows('arrow', chunks, limits, loader(options), signal, from);
 }
 
-function loader(): { load: (chunk: BatchChunk, signal: AbortSignal) => Promise<LoadedChunk> } {
+function loader({ columns, where }: ArrowReadOptions): {
+  load: (chunk: BatchChunk, signal: AbortSignal) => Promise<LoadedChunk>;
+} {
   // Chunks of a window come in the order of files: one reader at a time is enough to decode a dictionary once.
   let current: { file: ArrowFile; read: ReturnType<ArrowFile['batchReader']> } | undefined;
   return {
@@ -101,26 +108,40 @@ function loader(): { load: (chunk: BatchChunk, signal: AbortSignal) => Promise<L
       });
       const describe = (row: number): string => `${file.path}, row ${info.firstRow + row}`;
       try {
-        return { rowAt: await current.read(index, signal), originOf, describe };
+        const read = await current.read(index, signal);
+        if (!where) return { rowAt: read, originOf, describe };
+        const matches = (row: number): boolean => {
+          const cells = read(row);
+          return satisfiesWhere(where, (name) => cells[name]);
+        };
+        return { rowAt: (row) => chosenOf(read(row), columns), matches, originOf, describe };
       } catch (error) {
         if (!(error instanceof BatchError)) throw error;
         const rowAt = (): never => {
           throw error;
         };
-        return { rowAt, originOf, describe };
+        return { rowAt, ...(where && { matches: rowAt }), originOf, describe };
       }
     },
   };
 }
 
+/** A row without the columns that were read for `where` alone. */
+function chosenOf(cells: Record<string, unknown>, choice: ColumnChoice | undefined): Record<string, unknown> {
+  const names = columnNames(choice);
+  if (!names) return cells;
+  const kept = new Set(names);
+  return Object.fromEntries(Object.entries(cells).filter(([name]) => kept.has(name)));
+}
+
 async function openFiles(
-  { files, columns, maxBatchBytes }: ArrowReadOptions,
+  { files, columns, where, maxBatchBytes }: ArrowReadOptions,
   how: OpenOptions,
 ): Promise<ArrowFile[]> {
   const opened: ArrowFile[] = [];
   for (const path of await expandGlobs(files)) {
     how.signal?.throwIfAborted();
-    const file = await ArrowFile.open(path, columns, how);
+    const file = await ArrowFile.open(path, columns, { ...how, where });
     assertSameColumns(opened[0] ?? file, file);
     const index = file.batches.findIndex(({ bytes }) => bytes + file.dictionaryBytes > maxBatchBytes);
     if (index >= 0) {

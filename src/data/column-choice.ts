@@ -60,6 +60,11 @@ interface WithColumns {
   readonly columns: Readonly<Record<string, string>>;
 }
 
+/** The names alone; undefined for all. */
+export function columnNames(choice: ColumnChoice | undefined): readonly string[] | undefined {
+  return choice === undefined || isNames(choice) ? choice : Object.keys(choice);
+}
+
 function isNames(choice: ColumnChoice): choice is readonly string[] {
   return Array.isArray(choice);
 }

@@ -18,6 +18,7 @@ import {
   type LoadedChunk,
   type WindowOptions,
 } from './windows.js';
+import { satisfiesWhere } from './where.js';
 
 /** The options of `jsonl`, decoded. */
 export interface JsonlReadOptions extends Omit<WindowOptions, 'maxItemBytes'>, IndexOptions {
@@ -70,11 +71,11 @@ export async function* readJsonl(
   from?: Cursor,
 ): AsyncGenerator<Item, void, undefined> {
   const chunks = chunksOf(await openFiles(options, signal));
-  const limits = { ...options, maxItemBytes: options.maxItemBytes ?? Infinity };
+  const limits = { ...options, where: undefined, maxItemBytes: options.maxItemBytes ?? Infinity };
   yield* readWindows('jsonl', chunks, limits, loader(options), signal, from);
 }
 
-function loader({ columns, maxLineBytes }: JsonlReadOptions): ChunkLoader<StretchChunk> {
+function loader({ columns, where, maxLineBytes }: JsonlReadOptions): ChunkLoader<StretchChunk> {
   let current: { readonly file: LineIndex; readonly reader: TextReader } | undefined;
   return {
     load: async ({ file, index, stretch }, signal): Promise<LoadedChunk> => {
@@ -89,15 +90,17 @@ function loader({ columns, maxLineBytes }: JsonlReadOptions): ChunkLoader<Stretc
       const bytes = tooLong ? new Uint8Array() : await current.reader.read(opened, start, end, signal);
       const lines = tooLong ? [{ line: firstLine, bytes }] : linesOf(bytes, stretch, path);
       const describe = (row: number): string => `${path}, line ${lines[row]!.line + 1}`;
+      const rowAt = (row: number, chosen = columns): Record<string, unknown> => {
+        if (!tooLong) return parseLine(lines[row]!.bytes, describe(row), chosen);
+        throw badLine(describe(row), `at most ${maxLineBytes} bytes (maxLineBytes)`, `about ${end - start}`);
+      };
+      const matches = (row: number): boolean => {
+        const cells = rowAt(row, Object.keys(where!));
+        return satisfiesWhere(where!, (name) => cells[name]);
+      };
       return {
-        rowAt: (row) => {
-          if (!tooLong) return parseLine(lines[row]!.bytes, describe(row), columns);
-          throw badLine(
-            describe(row),
-            `at most ${maxLineBytes} bytes (maxLineBytes)`,
-            `about ${end - start}`,
-          );
-        },
+        rowAt: (row) => rowAt(row),
+        ...(where && { matches }),
         originOf: (row) => ({ file: path, rowGroup: index, row: lines[row]!.line }),
         describe,
       };

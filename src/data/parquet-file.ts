@@ -11,7 +11,9 @@ import { OpenFile, type OpenOptions, type Stamp } from './open-file.js';
 import { readFooter } from './parquet-footer.js';
 import { Budget, BYTES_A_VALUE, decodingReason, type ColumnChunk } from './parquet-checks.js';
 import { decodeChunk } from './parquet-pages.js';
+import { boundsOf } from './parquet-bounds.js';
 import { columnType, typeText } from './parquet-schema.js';
+import { checkWhere, mayMatch, type ColumnBounds, type Conditions } from './where.js';
 
 export interface RowGroupInfo {
   readonly numRows: number;
@@ -19,6 +21,14 @@ export interface RowGroupInfo {
   readonly firstRow: number;
   /** What its chosen columns take when decoded, as the footer tells: pages and 32 bytes a value. */
   readonly bytes: number;
+  /** False where its statistics say that no row satisfies `where`. */
+  readonly mayMatch: boolean;
+}
+
+/** How a file is opened. */
+export interface ParquetOpenOptions extends OpenOptions {
+  /** Its columns are read too. */
+  readonly where?: Conditions | undefined;
 }
 
 /** The chosen columns of one row group: for each, a value a row. Byte arrays are views of the decoded pages. */
@@ -46,6 +56,7 @@ export class ParquetFile {
     { path, stamp }: OpenFile,
     metadata: FileMetaData,
     trees: readonly SchemaTree[],
+    where: Conditions | undefined,
   ) {
     this.path = path;
     this.#source = source;
@@ -60,6 +71,7 @@ export class ParquetFile {
         numRows: Number(group.num_rows),
         firstRow,
         bytes: decodedBytes(group, this.#chunks[i]!),
+        mayMatch: !where || mayMatch(where, (name) => groupBounds(group, name, trees)),
       };
       firstRow += info.numRows;
       return info;
@@ -67,12 +79,18 @@ export class ParquetFile {
   }
 
   /** Reads the footer and closes the file again.
-   *  @throws {DataError} when the file is missing, unreadable, not Parquet, truncated, or its columns are not the chosen */
-  static async open(source: string, columns?: ColumnChoice, options?: OpenOptions): Promise<ParquetFile> {
+   *  @throws {DataError} when the file is missing, unreadable, not Parquet, truncated, or its columns are not the chosen
+   *  @throws {ConfigError} when `where` does not fit its columns */
+  static async open(
+    source: string,
+    columns?: ColumnChoice,
+    options: ParquetOpenOptions = {},
+  ): Promise<ParquetFile> {
     await using file = await OpenFile.open(source, 'Parquet file', options);
     const metadata = await readFooter(file);
-    const trees = chosenTrees(parquetSchema(metadata), columns, file.path);
-    return new ParquetFile(source, file, metadata, trees);
+    const { where } = options;
+    const trees = chosenTrees(parquetSchema(metadata), columns, where, file.path);
+    return new ParquetFile(source, file, metadata, trees, where);
   }
 
   /** Reads and decodes one row group; the descriptor is closed when this settles.
@@ -138,10 +156,25 @@ export class ParquetFile {
   }
 }
 
-function chosenTrees(schema: SchemaTree, choice: ColumnChoice | undefined, path: string): SchemaTree[] {
+function chosenTrees(
+  schema: SchemaTree,
+  choice: ColumnChoice | undefined,
+  where: Conditions | undefined,
+  path: string,
+): SchemaTree[] {
   const types = new Map(schema.children.map((column) => [column.element.name, columnType(column)]));
-  const chosen = chooseColumns(types, choice, path);
+  checkWhere(where, types, path);
+  const chosen = new Set([...chooseColumns(types, choice, path), ...Object.keys(where ?? {})]);
   return schema.children.filter(({ element }) => chosen.has(element.name));
+}
+
+function groupBounds(group: RowGroup, name: string, trees: readonly SchemaTree[]): ColumnBounds {
+  const column = trees.find(({ element }) => element.name === name);
+  const chunk = group.columns.find(({ meta_data }) => {
+    const path = meta_data?.path_in_schema;
+    return path?.length === 1 && path[0] === name;
+  });
+  return boundsOf(column, chunk?.meta_data, Number(group.num_rows));
 }
 
 /** For each leaf of a column, the way to it from the root. */

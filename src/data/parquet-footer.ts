@@ -1,6 +1,7 @@
 // A Parquet file's footer, read with a bound on its size and walked before it is believed.
 
 import { parquetMetadata, type FileMetaData } from 'hyparquet';
+import { DEFAULT_PARSERS } from 'hyparquet/src/convert.js';
 import { DataError } from '../errors.js';
 import type { OpenFile } from './open-file.js';
 import { decodingReason } from './parquet-checks.js';
@@ -8,6 +9,11 @@ import { skipStruct } from './parquet-thrift.js';
 
 const MAX_FOOTER_BYTES = 64 * 2 ** 20;
 const MAGIC = 'PAR1';
+/** Bounds of text stay bytes: where they were cut, they may be no text. */
+const PARSERS = {
+  ...DEFAULT_PARSERS,
+  stringFromBytes: (bytes: Uint8Array | undefined) => bytes && new Uint8Array(bytes),
+} as unknown as typeof DEFAULT_PARSERS;
 
 /** @throws {DataError} when the file is not Parquet, encrypted, truncated, or its footer contradicts itself */
 export async function readFooter(file: OpenFile): Promise<FileMetaData> {
@@ -48,7 +54,7 @@ export async function readFooter(file: OpenFile): Promise<FileMetaData> {
     if (footerSize > MAX_FOOTER_BYTES) throw new RangeError(`it has ${footerSize} bytes`);
     const footer = await footerBytes(file, footerSize);
     skipStruct(new DataView(footer.buffer, 0, footerSize), 0);
-    const metadata = parquetMetadata(footer.buffer as ArrayBuffer, { geoparquet: false });
+    const metadata = parquetMetadata(footer.buffer as ArrayBuffer, { geoparquet: false, parsers: PARSERS });
     assertRows(metadata);
     return metadata;
   } catch (cause) {

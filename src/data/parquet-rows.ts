@@ -5,7 +5,7 @@ import { basename } from 'node:path';
 import { DataError } from '../errors.js';
 import type { Cursor } from '../flow/types.js';
 import { setField } from './cells.js';
-import { assertSameColumns, type ColumnChoice } from './column-choice.js';
+import { assertSameColumns, columnNames, type ColumnChoice } from './column-choice.js';
 import { expandGlobs } from './glob.js';
 import { ParquetFile, RowGroupError, type ColumnData, type RowGroupInfo } from './parquet-file.js';
 import { OpenFile, type OpenOptions } from './open-file.js';
@@ -20,6 +20,7 @@ import {
   type WindowOptions,
 } from './windows.js';
 import type { Origin } from './types.js';
+import { satisfiesWhere, type Conditions } from './where.js';
 
 /** The options of `parquet`, decoded. */
 export interface ReadOptions {
@@ -34,12 +35,16 @@ export interface ReadOptions {
   readonly maxItemBytes?: number | undefined;
   readonly explode?: ((row: unknown, origin: Origin) => Iterable<unknown>) | undefined;
   readonly bucket?: WindowOptions['bucket'];
+  readonly where?: Conditions | undefined;
 }
 
 /** What reading takes, known from the footers. */
 export interface ParquetPlan {
   readonly files: readonly string[];
+  /** Those that are read: where `where` is given, without those of which no row can satisfy it. */
   readonly numRowGroups: number;
+  readonly numRowGroupsSkipped: number;
+  /** Of the row groups that are read. Under `where` there are that many rows at most. */
   readonly numRows: number;
   /** Of the chosen columns, decoded. */
   readonly bytes: number;
@@ -54,6 +59,7 @@ export async function planRows(options: ReadOptions): Promise<ParquetPlan> {
   return {
     files: files.map(({ path }) => path),
     numRowGroups: groups.length,
+    numRowGroupsSkipped: sum(files.map(({ rowGroups }) => rowGroups.filter((info) => !info.mayMatch).length)),
     numRows: sum(groups.map(({ info }) => info.numRows)),
     bytes: sum(groups.map(({ info }) => info.bytes)),
     heldBytes: heldBytes(groups, options),
@@ -95,22 +101,26 @@ export async function* readRows(
   from?: Cursor,
 ): AsyncGenerator<Item, void, undefined> {
   const groups = groupsOf(await openFiles(options, { signal }));
-  const limits = { ...options, maxItemBytes: options.maxItemBytes ?? options.maxRowGroupBytes };
+  const limits = {
+    ...options,
+    where: undefined,
+    maxItemBytes: options.maxItemBytes ?? options.maxRowGroupBytes,
+  };
   const load = (group: Group, stopped: AbortSignal) => loadGroup(group, options, stopped);
   yield* readWindows('parquet', groups, limits, { load }, signal, from);
 }
 
 async function openFiles(
-  { files, columns, maxRowGroupBytes }: ReadOptions,
+  { files, columns, where, maxRowGroupBytes }: ReadOptions,
   how: OpenOptions,
 ): Promise<ParquetFile[]> {
   const opened: ParquetFile[] = [];
   for (const path of await expandGlobs(files)) {
     how.signal?.throwIfAborted();
-    const file = await ParquetFile.open(path, columns, how);
+    const file = await ParquetFile.open(path, columns, { ...how, where });
     assertSameColumns(opened[0] ?? file, file);
     for (const [index, { bytes }] of file.rowGroups.entries()) {
-      if (bytes <= maxRowGroupBytes) continue;
+      if (bytes <= maxRowGroupBytes || !file.rowGroups[index]!.mayMatch) continue;
       throw new DataError({
         where: `${file.path}, row group ${index}`,
         expected: `at most ${maxRowGroupBytes} bytes when decoded (maxRowGroupBytes)`,
@@ -128,14 +138,21 @@ async function openFiles(
       remedy: 'name files that hold data',
     });
   }
-  return opened;
+  if (opened.some(({ rowGroups }) => rowGroups.some((info) => info.mayMatch && info.numRows > 0)))
+    return opened;
+  throw new DataError({
+    where: opened.map(({ path }) => path).join(', '),
+    expected: 'rows that may satisfy where',
+    received: 'statistics that say there are none',
+    remedy: 'correct where, or name other files',
+  });
 }
 
 function groupsOf(files: readonly ParquetFile[]): Group[] {
   return files.flatMap((file) =>
     file.rowGroups
       .map((info, index) => ({ file, index, info, numRows: info.numRows, bytes: info.bytes }))
-      .filter(({ numRows }) => numRows > 0),
+      .filter(({ numRows, info }) => numRows > 0 && info.mayMatch),
   );
 }
 
@@ -147,13 +164,20 @@ async function loadGroup(group: Group, options: ReadOptions, signal: AbortSignal
     // Twice what the footer announces is generous to writers that count otherwise, and a bound on those that lie.
     const maxBytes = Math.min(options.maxRowGroupBytes, 2 * info.bytes + 2 ** 20);
     const columns = await file.readRowGroup(index, maxBytes, signal);
-    return { rowAt: (row) => rowOf(columns, row), originOf, describe };
+    const kept = new Set(columnNames(options.columns) ?? columns.map(({ name }) => name));
+    const chosen = columns.filter(({ name }) => kept.has(name));
+    const rowAt = (row: number): unknown => rowOf(chosen, row);
+    const { where } = options;
+    if (!where) return { rowAt, originOf, describe };
+    const byName = new Map(columns.map(({ name, values }) => [name, values]));
+    const matches = (row: number): boolean => satisfiesWhere(where, (name) => byName.get(name)?.[row]);
+    return { rowAt, matches, originOf, describe };
   } catch (error) {
     if (!(error instanceof RowGroupError)) throw error;
     const rowAt = (): never => {
       throw error;
     };
-    return { rowAt, originOf, describe };
+    return { rowAt, ...(options.where && { matches: rowAt }), originOf, describe };
   }
 }
 

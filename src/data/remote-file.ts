@@ -23,7 +23,7 @@ interface Pin {
   readonly stamp: Stamp;
   readonly head: Uint8Array;
   /** The file's end, where formats keep their tables of contents. */
-  readonly tail: Uint8Array;
+  tail: Uint8Array;
 }
 
 const pins = new Map<string, Pin>();
@@ -32,6 +32,8 @@ const MAX_PINS = 10_000;
 const HEAD_BYTES = 16;
 /** The tail is 1/64 of the file, so that next to nothing is fetched that nobody asked for, and at most this. */
 const MAX_TAIL_BYTES = 2 ** 16;
+/** A table of contents of at most so many bytes is kept, so that it is fetched once. */
+const MAX_KEPT_BYTES = 2 ** 20;
 /** Small pieces are read in blocks of so many bytes, of which the last few are kept. */
 const BLOCK_BYTES = 2 ** 16;
 const MAX_BLOCKS = 8;
@@ -79,6 +81,10 @@ export class RemoteFile {
     const { head, tail } = this.#pin;
     if (end <= head.length) return head.slice(start, end);
     if (start >= size - tail.length) return tail.slice(start - size + tail.length, end - size + tail.length);
+    if (end === size && length <= MAX_KEPT_BYTES) {
+      this.#pin.tail = await this.#client.read(start, length, this.stamp);
+      return this.#pin.tail.slice();
+    }
     if (length > BLOCK_BYTES / 2) return this.#client.read(start, length, this.stamp);
     const bytes = new Uint8Array(length);
     for (let at = start; at < end;) {

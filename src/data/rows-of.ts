@@ -15,6 +15,7 @@ import {
 } from './source-part.js';
 import { withRow } from './row-again.js';
 import { hashValue } from './rows-of-hash.js';
+import { satisfiesWhere } from './where.js';
 import { explodeRow, readWindows, weigh, type Item, type LoadedChunk } from './windows.js';
 
 type Values<R> = Iterable<R> | AsyncIterable<R>;
@@ -159,7 +160,11 @@ async function* readValues(options: Options, signal: AbortSignal, from?: Cursor)
 /** A value up to here stays with its sample while that is on its way: it cannot be read again. */
 const KEPT_BYTES = 2 ** 16;
 
-function itemsOf(value: unknown, row: number, { name, explode, maxItemBytes = Infinity }: Options): Item[] {
+function itemsOf(value: unknown, row: number, options: Options): Item[] {
+  const { name, explode, where: conditions, maxItemBytes = Infinity } = options;
+  const cells = Object(value) as Record<string, unknown>;
+  if (conditions && !satisfiesWhere(conditions, (key) => (Object.hasOwn(cells, key) ? cells[key] : null)))
+    return [];
   const origin = { file: name, rowGroup: 0, row };
   const where = () => `${name}, row ${row}`;
   const itemOf = (made: unknown): Item => {

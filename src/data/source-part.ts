@@ -7,6 +7,7 @@ import { decode, z } from '../schema.js';
 import type { BucketOptions } from './bucket.js';
 import type { Item, WindowOptions } from './windows.js';
 import type { Origin } from './types.js';
+import { WHERE, type Where } from './where.js';
 
 export interface ShuffleOptions {
   /** The order is a function of seed, epoch, files and windowBytes, on any machine and any number of shards. */
@@ -28,6 +29,9 @@ export interface ReadingOptions {
    *  reads all chunks. A mix is sharded as a whole: `shard(mix(...), ...)`. 0 of 1 by default. */
   readonly shardIndex?: number;
   readonly numShards?: number;
+  /** Rows to read: `{ split: 'train', score: { gte: 0.5 }, kind: { in: ['a', 'b'] }, text: { notNull: true } }`. Others are no
+   *  items, and are counted nowhere. Row groups of Parquet whose statistics say that no row is wanted are not read. */
+  readonly where?: Where;
   /** Brings items of similar length together, so that batches are padded little: within a shuffle window (without shuffle,
    *  within a row group, record batch or stretch of lines) the permuted rows are sorted by length in stretches of at most
    *  50 runs of `size`, and the runs are permuted by the seed. As HF's grouping by length, and as exactly resumed and
@@ -71,6 +75,7 @@ export const READING = {
   epochs: z.union([z.int().positive(), z.literal(Infinity)]).default(1),
   shardIndex: z.int().min(0).default(0),
   numShards: z.int().positive().default(1),
+  where: WHERE,
   bucket: z
     .strictObject({
       by: z.custom<(item: never) => number>((value) => typeof value === 'function', 'expected a function'),

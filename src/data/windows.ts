@@ -9,6 +9,7 @@ import { bytesOf, cleanCells } from './cells.js';
 import { permutation, random } from './random.js';
 import { withRow } from './row-again.js';
 import type { Origin } from './types.js';
+import { satisfiesWhere, type Conditions } from './where.js';
 
 /** Rows that are loaded together. */
 export interface Chunk {
@@ -22,6 +23,8 @@ export interface LoadedChunk {
   /** Row `row` of the chunk, or a promise of it; it may be a view of the chunk's memory. What it throws makes the row a
    *  fault, and the reading goes on. */
   readonly rowAt: (row: number) => unknown;
+  /** Whether row `row` is wanted, where not all are; what it throws makes the row a fault. */
+  readonly matches?: (row: number) => boolean;
   readonly originOf: (row: number) => Origin;
   /** Names the row in messages. */
   readonly describe: (row: number) => string;
@@ -43,8 +46,8 @@ export interface WindowOptions {
   readonly readAhead: boolean;
   readonly maxItemBytes: number;
   readonly explode?: ((row: unknown, origin: Origin) => Iterable<unknown>) | undefined;
-  /** Rows for which it is false are no items at all. What it throws makes the row a fault. */
-  readonly where?: ((row: unknown) => boolean) | undefined;
+  /** Rows that do not satisfy it are no items at all; chunks that have `matches` tell by themselves. */
+  readonly where?: Conditions | undefined;
   readonly bucket?: { readonly by: (item: never) => number; readonly size: number } | undefined;
   /** Values are not the source's own: they are passed on uncopied. */
   readonly asTheyAre?: boolean;
@@ -209,7 +212,8 @@ async function loadWindow<C extends Chunk>(
   for (const i of window.members) {
     const chunk = loaded.get(i)!;
     for (let row = 0; row < chunks[i]!.numRows; row++) {
-      const kept = options.where ? await whereEntry(chunk, row, options.where) : { chunk, row };
+      const kept =
+        options.where || chunk.matches ? await whereEntry(chunk, row, options.where) : { chunk, row };
       if (!kept) continue;
       if (options.explode && !kept.made) entries.push(...(await explodedEntries(chunk, row, options)));
       else entries.push(kept);
@@ -250,11 +254,14 @@ async function loadWindow<C extends Chunk>(
 async function whereEntry(
   chunk: LoadedChunk,
   row: number,
-  where: (row: unknown) => boolean,
+  where: Conditions | undefined,
 ): Promise<Entry | undefined> {
   try {
+    if (chunk.matches) return chunk.matches(row) ? { chunk, row } : undefined;
     const value = chunk.rowAt(row);
-    return where(value instanceof Promise ? await value : value) ? { chunk, row } : undefined;
+    const cells = Object(value instanceof Promise ? await value : value) as Record<string, unknown>;
+    const wanted = satisfiesWhere(where!, (name) => (Object.hasOwn(cells, name) ? cells[name] : null));
+    return wanted ? { chunk, row } : undefined;
   } catch (thrown) {
     return { chunk, row, made: { error: errorOf(thrown) } };
   }
