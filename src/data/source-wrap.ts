@@ -65,7 +65,7 @@ export function defineWrapper<S extends z.ZodRawShape>(
     role: 'source',
     kind,
     schema: whole,
-    create: (options, _context: undefined): Made => make(options as z.output<typeof whole>),
+    create: (options, _context: undefined): Made => make(options),
   });
   return (sources, options) => {
     const given = { ...options, sources: [...sources] };

@@ -43,7 +43,7 @@ export const WHERE = z
       Object.entries(given).map(([name, asked]): [string, WhereOps] => {
         if (asked === null) return [name, { notNull: false }];
         const isValue = typeof asked !== 'object' || asked instanceof Date;
-        return [name, (isValue ? { eq: asked } : asked) as WhereOps];
+        return [name, isValue ? { eq: asked } : asked];
       }),
     ),
   )
@@ -138,7 +138,8 @@ export function checkWhere(
       ];
     }
     const { notNull: _notNull, in: among = [], ...single } = asked;
-    const values = [...Object.values(single), ...among].filter((each) => each !== undefined) as WhereValue[];
+    const given: readonly (WhereValue | undefined)[] = [...Object.values(single), ...among];
+    const values = given.filter((each) => each !== undefined);
     const kind = KINDS.find(([pattern]) => pattern.test(type.name));
     if (!kind && values.length > 0) {
       return [

@@ -232,7 +232,7 @@ async function loadWindow<C extends Chunk>(
       position.count += entries.length;
       const order = lengths
         ? bucketed(permuted ?? entries.keys(), lengths, {
-            size: options.bucket!.size,
+            size: options.bucket.size,
             phase: position.read,
             keys: [...(window.keys ?? [0, epoch, number]), 2],
           })

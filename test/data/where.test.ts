@@ -11,7 +11,7 @@ import { boundsOf } from '../../src/data/parquet-bounds.js';
 import { parquet } from '../../src/data/parquet.js';
 import { random } from '../../src/data/random.js';
 import { rows } from '../../src/data/rows-of.js';
-import { mayMatch, satisfiesWhere, WHERE, type Conditions, type Where } from '../../src/data/where.js';
+import { mayMatch, satisfiesWhere, type Where } from '../../src/data/where.js';
 
 import { messageFrom, readAll, readValues, temporaryFolder } from './helpers.js';
 import { RangeServer } from './range-server.js';
@@ -45,7 +45,6 @@ function write(): string {
   return file;
 }
 
-const conditions = (where: Where): Conditions => WHERE.parse(where)!;
 const idsOf = (read: readonly Scored[]): number[] => read.map(({ id }) => id);
 
 describe('rows', () => {
@@ -65,9 +64,7 @@ describe('rows', () => {
     [{ big: { lt: 2 ** 60 } }, () => false],
   ])('condition %# gives the rows that satisfy it, whatever the source', async (where, expected) => {
     const file = write();
-    const all = (await readValues(
-      parquet<Scored>(file, { columns: ['id', 'split', 'score', 'big'] }),
-    )) as Scored[];
+    const all = await readValues(parquet<Scored>(file, { columns: ['id', 'split', 'score', 'big'] }));
     const wanted = idsOf(all.filter(expected));
     const source = parquet<Scored>(file, { where, columns: ['id'] });
     if (wanted.length > 0) {
@@ -109,7 +106,7 @@ describe('rows', () => {
 
   test('of Arrow files too, also by a column that is not chosen', async () => {
     const file = 'fixtures/arrow/many.arrow';
-    const all = (await readValues(arrow(file))) as Record<string, unknown>[];
+    const all = await readValues(arrow<Record<string, unknown>>(file));
     const [[column, value]] = Object.entries(all[7]!).filter(([, cell]) =>
       ['string', 'number', 'bigint'].includes(typeof cell),
     ) as [[string, string]];
@@ -168,7 +165,7 @@ describe('row groups', () => {
 
   const bounds = (element: Partial<SchemaTree['element']>, statistics: Statistics) =>
     boundsOf(
-      { element: { name: 'x', ...element }, children: [], count: 1, path: ['x'] } as SchemaTree,
+      { element: { name: 'x', ...element }, children: [], count: 1, path: ['x'] },
       { statistics } as ColumnMetaData,
       10,
     );
