@@ -1,7 +1,7 @@
 // Options that the operators share, and their checks.
 
 import { FlowError } from '../errors.js';
-import { Concurrency } from './tune.js';
+import { Concurrency } from './concurrency.js';
 import type { Origin, Stage, StageOf, Ticket } from './types.js';
 
 /** What a user's function is told beside the value. */

@@ -3,7 +3,7 @@
 
 import { Observable, type Subscriber } from 'rxjs';
 import { Queue } from './queue.js';
-import { Concurrency } from './tune.js';
+import { Concurrency } from './concurrency.js';
 import type { Origin, Ticket, Ticketed } from './types.js';
 
 /** The outcome of a sample that is to be dropped. */

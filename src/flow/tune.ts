@@ -2,36 +2,9 @@
 // blamed works on one more at a time; a pool that is full while nothing is in line lets more in. What did not help is
 // taken back. The order of samples never depends on it.
 
+import { Concurrency } from './concurrency.js';
 import type { Pool } from './pool.js';
 import type { WaitShare } from './types.js';
-
-/** How many samples a stage works on at once, where that is not fixed. */
-export class Concurrency {
-  /** Samples that wait to be started; the stage keeps it up to date. */
-  backlog = 0;
-  /** Starts what waits, when there is room for more; the stage sets it. */
-  onGrown: () => void = () => {};
-  #value: number;
-
-  constructor(
-    /** The stage's. */
-    readonly name: string,
-    start: number,
-    /** It is never more. */
-    readonly most: number,
-  ) {
-    this.#value = Math.min(start, most);
-  }
-
-  get value(): number {
-    return this.#value;
-  }
-
-  set value(value: number) {
-    this.#value = Math.max(1, Math.min(value, this.most));
-    this.onGrown();
-  }
-}
 
 /** Weight of the newest value in the smoothed share of waiting. */
 const SMOOTHING = 0.25;
@@ -78,7 +51,8 @@ export class Tuner {
   /** How many samples each stage works on at once, and the pool's bytes, now. */
   get state(): Record<string, number> {
     const { stages, pool } = this.options;
-    const pooled: Record<string, number> = pool.most > this.#firstCapacity ? { poolBytes: pool.capacity } : {};
+    const pooled: Record<string, number> =
+      pool.most > this.#firstCapacity ? { poolBytes: pool.capacity } : {};
     return { ...Object.fromEntries(stages.map(({ name, value }) => [name, value])), ...pooled };
   }
 

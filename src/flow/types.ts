@@ -2,7 +2,7 @@
 // A sample's way: source -> gate (pool has room) -> ticket issued -> stages -> consumer -> ticket settled.
 
 import type { Observable, OperatorFunction } from 'rxjs';
-import type { Concurrency } from './tune.js';
+import type { Concurrency } from './concurrency.js';
 
 /** Where an item came from: enough to find it again. */
 export interface Origin {

@@ -1,11 +1,9 @@
 // What an infinitely fast feed would give: the pace of the job's step over one cached batch.
 
-import * as fs from 'node:fs';
-import { join } from 'node:path';
 import { transferables } from '../data/collate.js';
 import type { Batch } from '../data/types.js';
 import { DataError } from '../errors.js';
-import { z } from '../schema.js';
+import { type Ceiling, writeCeiling } from './ceiling-file.js';
 import { checkPipeline } from './check.js';
 import { withModelFolder, type ModelFolderOptions } from './model-folder.js';
 import { makeOutFolder } from './out-folder.js';
@@ -14,23 +12,6 @@ import { RunDevice } from './run-device.js';
 import { sampleFlow } from './sample-flow.js';
 import { Sinks } from './sinks.js';
 import { trainingFlow } from './training.js';
-
-const FILE = 'ceiling.json';
-
-const CEILING = z.strictObject({
-  /** Steps that were timed. */
-  steps: z.int().positive(),
-  /** Of one step. */
-  samples: z.int().positive(),
-  tokens: z.int().positive(),
-  images: z.int().min(0),
-  clips: z.int().min(0),
-  /** Median time from one step's end to the next one's. */
-  stepMs: z.number().positive(),
-  tokensPerSecond: z.number().positive(),
-});
-
-export type Ceiling = z.output<typeof CEILING>;
 
 /** Steps that are not timed: the first ones take memory, and warm caches. */
 const WARM_UP = 3;
@@ -79,19 +60,10 @@ export async function measureCeiling(declared: Pipeline, options: CeilingOptions
       before = now;
     }
     const ceiling = ofStep(batches, times);
-    fs.writeFileSync(join(outDir, FILE), `${JSON.stringify(ceiling, null, 2)}\n`);
+    writeCeiling(outDir, ceiling);
     return ceiling;
   } finally {
     await device.thread.terminate();
-  }
-}
-
-/** The ceiling that was measured in a run's folder; undefined where none was, or the file is none of ours. */
-export function readCeiling(outDir: string): Ceiling | undefined {
-  try {
-    return CEILING.parse(JSON.parse(fs.readFileSync(join(outDir, FILE), 'utf8')));
-  } catch {
-    return undefined;
   }
 }
 

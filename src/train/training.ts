@@ -3,7 +3,7 @@
 import { DataError } from '../errors.js';
 import type { FlowPosition, FlowSummary } from '../flow/index.js';
 import type { SavedPosition } from './checkpoint.js';
-import { readCeiling } from './ceiling.js';
+import { readCeiling } from './ceiling-file.js';
 import { type EndEvent, type QuarantineEvent, type RunEvent, rowWait } from './events.js';
 import { type LoopOptions, TrainLoop } from './loop.js';
 import type { Pipeline } from './pipeline.js';

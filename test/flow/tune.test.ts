@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { Pool, batch, orderedMap, runFlow, type FlowSummary } from '../../src/flow/index.js';
-import { Concurrency, Tuner } from '../../src/flow/tune.js';
+import { Concurrency } from '../../src/flow/concurrency.js';
+import { Tuner } from '../../src/flow/tune.js';
 import { origin, sourceOf } from './helpers.js';
 
 const FAKED = ['setTimeout', 'clearTimeout', 'setInterval', 'clearInterval', 'Date'] as const;
