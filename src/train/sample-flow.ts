@@ -11,36 +11,20 @@ import {
   timeoutSource,
 } from '../flow/index.js';
 import type { ConsumeContext, FlowEntries, FlowPosition } from '../flow/index.js';
-import type { Processor } from '../data/processor.js';
 import { auditMedia } from '../data/media-audit.js';
 import { itemAt } from '../data/row-again.js';
 import type { StageContext } from '../data/stages.js';
 import type { Batch } from '../data/types.js';
 import { type Part, isPart, make } from '../parts.js';
+import type { Declared } from './declared.js';
 import { type QuarantineEvent, type RunEvent, rowName, rowWait } from './events.js';
 import { Notices } from './notices.js';
-import type { SourcePart } from './pipeline.js';
-import { type Quarantine, TRAIN_STREAM } from './quarantine.js';
+import { type QuarantineBook, TRAIN_STREAM } from './quarantine-book.js';
 
 /** A source that takes longer for an item is taken for one that will not answer. */
 const SOURCE_TIMEOUT_MS = 600_000;
 
-/** A stream as a pipeline declares it. */
-export interface Declared {
-  /** The path of the declaration, for messages: '' for the pipeline itself, 'evaluation: ' for a sink's. */
-  readonly where: string;
-  /** A source or a part that makes one. */
-  readonly source: unknown;
-  /** Stages, RxJS operators, or parts that make stages; the last gives batches. */
-  readonly flow: readonly unknown[];
-  readonly purpose: StageContext['purpose'];
-  readonly processor: Processor;
-  readonly poolBytes: number;
-  /** How long the source may take for an item, ms; ten minutes by default. */
-  readonly sourceTimeoutMs?: number | undefined;
-  /** What the pool may grow to; left out, it is fixed. */
-  readonly maxPoolBytes?: number | undefined;
-}
+export type { Declared };
 
 export interface SampleFlowOptions extends Declared {
   readonly signal: AbortSignal;
@@ -55,7 +39,7 @@ export interface SampleFlowOptions extends Declared {
   /** The step that an evaluation follows. */
   readonly step?: number;
   /** Takes down rows that are quarantined, and stops a run that loses too many. */
-  readonly quarantine?: Pick<Quarantine, 'take' | 'judge'>;
+  readonly quarantine?: QuarantineBook;
   /** Keeps what was told, for a stream that is run again. */
   readonly notices?: Notices;
   readonly log: (line: string) => void;
@@ -122,7 +106,9 @@ function logSummary(source: Source<unknown>, { where, log }: SampleFlowOptions):
 
 /** The source of a declaration, made. */
 export function sourceOf({ source }: Pick<Declared, 'source'>): Source<unknown> {
-  return (isPart(source) ? make(source as SourcePart<unknown>, undefined) : source) as Source<unknown>;
+  return (
+    isPart(source) ? make(source as Part<'source', undefined, Source<unknown>>, undefined) : source
+  ) as Source<unknown>;
 }
 
 /** The entries of a declaration, parts made. */

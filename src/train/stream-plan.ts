@@ -5,7 +5,6 @@ import { createHash } from 'node:crypto';
 import { ConfigError } from '../errors.js';
 import { z } from '../schema.js';
 import { isPart, make } from '../parts.js';
-import type { Pipeline } from './pipeline.js';
 
 export const STREAM_PLAN = z.strictObject({
   source: z.string(),
@@ -18,8 +17,16 @@ export const STREAM_PLAN = z.strictObject({
 /** A digest of each: the source's options, the files' content, the flow's stages, the run's seed, micro-batches a step. */
 export type StreamPlan = z.output<typeof STREAM_PLAN>;
 
+/** What of a pipeline its stream is a function of. */
+interface Streamed {
+  readonly source?: unknown;
+  readonly flow: readonly unknown[];
+  readonly seed: number;
+  readonly step?: { readonly accumulate: number };
+}
+
 /** @throws whatever reading the source's files throws */
-export async function streamPlan({ source, flow, seed, step }: Pipeline): Promise<StreamPlan> {
+export async function streamPlan({ source, flow, seed, step }: Streamed): Promise<StreamPlan> {
   return {
     source: digest(source),
     data: digest(await fingerprintOf(source)),
