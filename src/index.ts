@@ -3,6 +3,15 @@
 // Pipeline files
 export { pipeline, type PipelineSpec } from './train/pipeline.js';
 export { gemma3n, sft } from './train/options.js';
+export { planPipeline, type PlanOptions } from './train/plan.js';
+export type * from './train/plan-types.js';
+export {
+  forecastStalls,
+  type StageTime,
+  type Stall,
+  type StallForecast,
+  type StallOptions,
+} from './train/plan-stalls.js';
 export { adamw, clipGradNorm, constant, cosine, linear } from './optim/index.js';
 export { mix, type MixEntry, type MixOptions, type MixSource } from './data/mix.js';
 export { arrow } from './data/arrow.js';
@@ -26,10 +35,26 @@ export { definePart, type Part } from './parts.js';
 export { loadProcessor, type Processor } from './data/processor.js';
 export type * from './data/types.js';
 export type { RunEvent, StepEvent } from './train/events.js';
-export type { RunContext, Sink } from './train/sink.js';
+export type { QuarantineOptions } from './train/quarantine-limit.js';
+export type { RunContext, Sink, SinkOnError } from './train/sink.js';
 
 // Models
 export { fromConfig, fromPretrained, savePretrained, type Gemma3n } from './models/gemma3n/index.js';
+export { dora, lora, type AdapterPart, type LoraOptions } from './peft/index.js';
+export {
+  adapterNames,
+  applyAdapter,
+  disableAdapters,
+  enableAdapters,
+  loadAdapter,
+  mergeAdapter,
+  removeAdapter,
+  saveAdapter,
+  setAdapter,
+  unmergeAdapter,
+  type ApplyOptions,
+  type LoadAdapterOptions,
+} from './models/gemma3n/index.js';
 export {
   Chat,
   generate,

@@ -69,7 +69,10 @@ function flowLines(flow: FlowForecast): string[] {
         ]
       : []),
     ...settledLines(flow),
-    row('pool', `${bytes(flow.poolBytes)}${flow.holds.length > 0 ? `; ${flow.holds.join('; ')}` : ''}`),
+    row(
+      'pool',
+      `${bytes(flow.poolBytes)}${flow.maxPoolBytes === null ? '' : `, up to ${bytes(flow.maxPoolBytes)} while the device waits`}${flow.holds.length > 0 ? `; ${flow.holds.join('; ')}` : ''}`,
+    ),
     row(
       'peak',
       `${bytes(flow.peakBytes)} in all; ${flow.stages.map(({ name, peakBytes }) => `${name} ${bytes(peakBytes)}`).join(', ')}`,

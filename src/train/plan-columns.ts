@@ -141,7 +141,7 @@ export class ScanColumns {
     if (!isCount(length) || !Array.isArray(texts) || !texts.every((text) => typeof text === 'string'))
       return undefined;
     const made = new ScanColumns(numStages);
-    for (const text of texts as string[]) made.#texts.numberOf(text);
+    for (const text of texts) made.#texts.numberOf(text);
     for (const [name, column] of made.#all()) {
       const numbers = unpacked((given as Record<string, unknown> | null)?.[name], length);
       if (!numbers) return undefined;

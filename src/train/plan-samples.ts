@@ -50,14 +50,31 @@ export class KnownSamples {
     return this.#columns.length > this.#numKept ? 'both' : 'cache';
   }
 
-  /** Each sample once. @param came is told of each */
-  async *each(came: (sample: SampleFacts) => void): AsyncGenerator<Replayed, void, undefined> {
-    for (let i = 0; i < this.#numKept; i++) yield this.#replayed(i, undefined, came);
-    if (this.#complete) return;
+  /** Nothing comes after those that are known. */
+  get complete(): boolean {
+    return this.#complete;
+  }
+
+  /** Number of the last one that was made, -1 where none was. */
+  get lastMade(): number {
+    let index = this.#columns.length - 1;
+    while (index >= 0 && this.#columns.at(index).outcome !== 'made') index -= 1;
+    return index;
+  }
+
+  /** Each sample once; of those that are known only, no more than what was read by now.
+   *  @param came is told of each */
+  async *each(
+    which: 'known' | 'all',
+    came: (sample: SampleFacts) => void,
+  ): AsyncGenerator<Replayed, void, undefined> {
+    const { length } = this.#columns;
+    for (let i = 0; i < length; i++) yield this.#replayed(i, undefined, came);
+    if (this.#complete || which === 'known') return;
     let number = 0;
     for await (const sample of scan(this.#options.scan)) {
       // What is known is read over: sources are read from their beginning.
-      if (number++ < this.#numKept) continue;
+      if (number++ < length) continue;
       this.#columns.push(sample);
       yield this.#replayed(this.#columns.length - 1, sample, came);
     }

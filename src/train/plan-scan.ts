@@ -68,6 +68,8 @@ interface Underway {
   outcome?: Scanned['outcome'];
   error?: string;
   value?: unknown;
+  /** The one after it in order. */
+  next?: Underway;
 }
 
 /** Samples that are kept ready for whoever reads, and the most that lies before them: no more is read than is asked for. */
@@ -79,8 +81,11 @@ class Scanner {
   readonly #options: ScanOptions;
   readonly #controller = new AbortController();
   readonly #underway = new Map<object, Underway>();
-  /** In order; those at the front that are settled become ready. */
-  #order: Underway[] = [];
+  /** The first and the last in order; those at the front that are settled become ready. */
+  #first: Underway | undefined;
+  #last: Underway | undefined;
+  /** The last sample of each item that is on its way. */
+  readonly #newest = new Map<number, Underway>();
   #ready: Scanned[] = [];
   #failed: Underway | undefined;
   #counts: readonly number[] = [];
@@ -154,8 +159,7 @@ class Scanner {
 
   #issued(ticket: ObservedTicket): void {
     const { origin, sequence: item } = ticket;
-    const at = this.#order.findLastIndex((other) => other.item === item);
-    const sibling = this.#order[at];
+    const sibling = this.#newest.get(item);
     const sample: Underway = {
       origin,
       item,
@@ -168,8 +172,13 @@ class Scanner {
     };
     sample.family.size += 1;
     if (sibling) sample.shared = sibling.shared = sample.weights.length;
-    if (sibling) this.#order.splice(at + 1, 0, sample);
-    else this.#order.push(sample);
+    if (sibling) {
+      sample.next = sibling.next;
+      sibling.next = sample;
+    } else if (this.#last) this.#last.next = sample;
+    this.#first ??= sample;
+    if (!sibling || sibling === this.#last) this.#last = sample;
+    this.#newest.set(item, sample);
     this.#underway.set(ticket, sample);
   }
 
@@ -212,19 +221,18 @@ class Scanner {
   }
 
   #advance(): void {
-    let count = 0;
-    for (const sample of this.#order) {
-      if (!sample.outcome) break;
-      count += 1;
+    const { length } = this.#ready;
+    for (let sample = this.#first; sample?.outcome; sample = this.#first) {
       this.#ready.push(finished(sample));
+      this.#first = sample.next;
+      if (sample === this.#last) this.#last = undefined;
+      if (this.#newest.get(sample.item) === sample) this.#newest.delete(sample.item);
     }
-    if (count === 0) return;
-    this.#order.splice(0, count);
-    this.#wakeReader();
+    if (this.#ready.length > length) this.#wakeReader();
   }
 }
 
-function finished({ family, shared, weights, outcome, ...sample }: Underway): Scanned {
+function finished({ family, shared, weights, outcome, next: _next, ...sample }: Underway): Scanned {
   const own = weights.map((bytes, i) => (i < shared ? Math.ceil(bytes / family.size) : bytes));
   return { ...sample, weights: own, outcome: outcome ?? 'dropped' };
 }
@@ -232,7 +240,7 @@ function finished({ family, shared, weights, outcome, ...sample }: Underway): Sc
 /** The stage as it is, but for what it reserves: samples then weigh what they weigh. One that only shows values to
  *  somebody is left out. */
 function weightless({ itemBytes: _itemBytes, parts: _parts, ...stage }: AnyStage): AnyStage {
-  return stage.onlooker ? { ...stage, connect: (flow) => flow as never } : stage;
+  return stage.onlooker ? { ...stage, connect: (flow) => flow } : stage;
 }
 
 /** As the sources of rows tell it in their cursors, and those around them. */

@@ -50,7 +50,8 @@ export interface StallForecast {
   readonly waitMs: Float64Array;
   /** Share of the time that the step waits, over the later half of the batches. */
   readonly waitShare: number;
-  /** What limits the speed there: 'step', a stage, or the source. */
+  /** What limits the speed there: 'step', the slowest of stages and source, or 'pool' where none is slower than the step and
+   *  it waits for room. */
   readonly limit: string;
 }
 
@@ -76,7 +77,6 @@ export function forecastStalls(options: StallOptions): StallForecast {
   const done: number[] = [];
   const waits = new Float64Array(count);
   const leaves = (sample: number): number => (left.at(-1) ?? admitted)[sample] ?? 0;
-  const blame = new Map<string, number>();
   let firstBatchMs = 0;
   let first: Stall | undefined;
 
@@ -102,10 +102,9 @@ export function forecastStalls(options: StallOptions): StallForecast {
     for (let i = begin; i < end; i++) released.push(done[batch]!);
     if (wait > LEAST_MS) {
       const times = { admitted, left, leaves, sourceName, stages };
-      const { stage, sample, shares } = blamed(idle, begin, end, times);
+      const { stage, sample } = blamed(idle, begin, end, times);
       if (batch === 0) firstBatchMs = wait;
       else first ??= { batch, stage, sample, ms: wait };
-      if (batch >= count / 2) for (const [name, ms] of shares) blame.set(name, (blame.get(name) ?? 0) + ms);
     }
     begin = end;
   }
@@ -113,8 +112,21 @@ export function forecastStalls(options: StallOptions): StallForecast {
   const half = Math.ceil(count / 2);
   const elapsed = (done[count - 1] ?? 0) - (done[half - 1] ?? 0);
   const waited = waits.subarray(half).reduce((sum, ms) => sum + ms, 0);
-  const [limit] = [...blame].sort(([, a], [, b]) => b - a)[0] ?? ['step'];
-  return { firstBatchMs, first, waitMs: waits, waitShare: elapsed > 0 ? waited / elapsed : 0, limit };
+  const waitShare = elapsed > 0 ? waited / elapsed : 0;
+  const meanSize = released.length / Math.max(1, count);
+  const limit = waited > LEAST_MS ? slowest(options, sourceName, sourceMs, meanSize) : 'step';
+  return { firstBatchMs, first, waitMs: waits, waitShare, limit };
+}
+
+/** What makes the fewest samples, if that is fewer than the step takes. */
+function slowest({ stages, stepMs }: StallOptions, source: string, sourceMs: number, batch: number): string {
+  let name = source;
+  let most = sourceMs;
+  for (const stage of stages) {
+    const ms = stage.ms / (stage.concurrency ?? 1);
+    if (ms > most) [name, most] = [stage.name, ms];
+  }
+  return most * batch > stepMs ? name : 'pool';
 }
 
 interface Times {
@@ -132,7 +144,7 @@ function blamed(
   begin: number,
   end: number,
   { admitted, left, leaves, sourceName, stages }: Times,
-): { stage: string; sample: number; shares: Map<string, number> } {
+): { stage: string; sample: number } {
   const shares = new Map<string, number>();
   const longest = new Map<string, { sample: number; ms: number }>();
   let from = idle;
@@ -148,7 +160,7 @@ function blamed(
     });
   }
   const [stage = sourceName] = [...shares].sort(([, a], [, b]) => b - a)[0] ?? [];
-  return { stage, sample: longest.get(stage)?.sample ?? begin, shares };
+  return { stage, sample: longest.get(stage)?.sample ?? begin };
 }
 
 function tooSmall({ poolBytes, bytesPerSample }: StallOptions, samples: number): ConfigError {

@@ -49,7 +49,7 @@ export interface PlannedStream {
 
 /** @throws what the source throws, and {FlowError} when the pool is too small for the graph, with the numbers */
 export async function planStream(options: PlanStreamOptions): Promise<PlannedStream> {
-  const { declared, signal, maxBatches = Infinity, maxSamples = Infinity } = options;
+  const { declared, signal } = options;
   const startedAt = performance.now();
   const { cut, media, notes, replayable } = outlook(declared.flow, options.thorough);
   const processor = declared.processor.withReader(media === 'headers' ? headersOnly : decodedOnly);
@@ -67,40 +67,11 @@ export async function planStream(options: PlanStreamOptions): Promise<PlannedStr
   });
   await samples.open();
 
-  const held = new HeldBytes();
-  const tally = new Tally([source.name, ...before.map(({ name }) => name)], options.keepsOrigins);
-  let bounded: Totals | undefined;
-  const summary = await replay({
-    source,
-    samples: samples.each((sample) => tally.came(sample)),
-    before,
-    after,
-    poolBytes: declared.poolBytes,
-    deviceBytes: options.deviceBytes,
-    inFlight: options.inFlight,
-    signal,
-    held,
-    asBatch: (value) => asBatch(value, declared.where),
-    consume: (batch, context) => {
-      tally.add(batch, context);
-      if (!bounded) {
-        const { batches, samples: count } = tally.totals();
-        if (batches < maxBatches && count < maxSamples) return 'slow';
-        bounded = tally.totals();
-        held.close();
-      }
-      return options.wholeEpoch && tally.tellsEpochs && !tally.epochEnded ? 'fast' : 'stop';
-    },
-    onEvent: (event) => {
-      if (event.kind === 'quarantine' && !(event.error instanceof ToldBefore) && !bounded)
-        tally.quarantined(event.origin, event.stage, messageOf(event.error));
-    },
-  });
-  signal.throwIfAborted();
-  if (summary.ended === 'complete') tally.ended(summary.ledger);
+  const graph: Graph = { source, before, after, samples, options };
+  const pass = await planned(graph, replayable);
   const path = await samples.keep();
 
-  const totals = bounded ?? tally.totals();
+  const { tally, held, totals } = pass;
   const settings = processor.media.audio?.settings;
   const { meanBytes: _mean, mixed, heardFrames, ...counts } = totals;
   const positions = totals.tokens + totals.paddedTokens;
@@ -112,6 +83,7 @@ export async function planStream(options: PlanStreamOptions): Promise<PlannedStr
     soundSeconds: settings ? (heardFrames * settings.hopLength) / settings.sampleRateHz : 0,
     mix: mixOf(source, mixed),
     poolBytes: declared.poolBytes,
+    maxPoolBytes: declared.maxPoolBytes ?? null,
     neededBytes: holds.needed,
     holds: holds.holders,
     peakBytes: held.peak,
@@ -130,10 +102,85 @@ export async function planStream(options: PlanStreamOptions): Promise<PlannedStr
     totals,
     tally,
     epoch: tally.epochEnded ? tally.epoch : null,
-    complete: !bounded,
+    complete: pass.complete,
     stages: before,
     sourceName: source.name,
   };
+}
+
+interface Graph {
+  readonly source: Source<unknown>;
+  readonly before: readonly AnyStage[];
+  readonly after: readonly AnyStage[];
+  readonly samples: KnownSamples;
+  readonly options: PlanStreamOptions;
+}
+
+/** What the samples were run into. */
+interface Pass {
+  readonly tally: Tally;
+  readonly held: HeldBytes;
+  readonly totals: Totals;
+  /** The stream has ended by itself. */
+  readonly complete: boolean;
+  /** Nothing of it hangs on samples that are not known. */
+  readonly sound: boolean;
+}
+
+/** From what is known where that suffices; else what is lacking is read first. So a plan is the same when it is made again. */
+async function planned(graph: Graph, replayable: boolean): Promise<Pass> {
+  if (graph.samples.length > 0) {
+    const known = await run(graph, 'known');
+    if (known.sound) return known;
+  }
+  const read = await run(graph, 'all');
+  if (!replayable) return read;
+  const known = await run(graph, 'known');
+  return known.sound ? known : read;
+}
+
+async function run(
+  { source, before, after, samples, options }: Graph,
+  which: 'known' | 'all',
+): Promise<Pass> {
+  const { declared, signal, maxBatches = Infinity, maxSamples = Infinity } = options;
+  const held = new HeldBytes();
+  const tally = new Tally([source.name, ...before.map(({ name }) => name)], options.keepsOrigins);
+  let bounded: Totals | undefined;
+  const isRead = (): boolean => !options.wholeEpoch || !tally.tellsEpochs || tally.epochEnded;
+  const summary = await replay({
+    source,
+    samples: samples.each(which, (sample) => tally.came(sample)),
+    before,
+    after,
+    poolBytes: declared.poolBytes,
+    maxPoolBytes: declared.maxPoolBytes,
+    deviceBytes: options.deviceBytes,
+    inFlight: options.inFlight,
+    signal,
+    held,
+    asBatch: (value) => asBatch(value, declared.where),
+    consume: (batch, context) => {
+      tally.add(batch, context);
+      if (!bounded) {
+        const { batches, samples: count } = tally.totals();
+        if (batches < maxBatches && count < maxSamples) return 'slow';
+        bounded = tally.totals();
+        held.close();
+      }
+      return isRead() ? 'stop' : 'fast';
+    },
+    onEvent: (event) => {
+      if (event.kind === 'quarantine' && !(event.error instanceof ToldBefore) && !bounded)
+        tally.quarantined(event.origin, event.stage, messageOf(event.error));
+    },
+  });
+  signal.throwIfAborted();
+  // Where samples are lacking, the last ones made a batch that is none.
+  const whole =
+    samples.complete || (bounded !== undefined && isRead() && tally.numPassed <= samples.lastMade);
+  if (summary.ended === 'complete') tally.ended(summary.ledger);
+  return { tally, held, totals: bounded ?? tally.totals(), complete: !bounded, sound: whole };
 }
 
 /** How a flow can be planned. */

@@ -94,6 +94,11 @@ export class Tally {
     this.#epochEnded = true;
   }
 
+  /** Samples that are counted, those that were not made too. */
+  get numPassed(): number {
+    return this.#numPassed;
+  }
+
   /** Whether all of the first epoch is counted. */
   get epochEnded(): boolean {
     return this.#epochEnded;

@@ -40,11 +40,13 @@ export interface FlowForecast {
   readonly mix: readonly MixShare[] | null;
   /** The bound on the bytes of samples on their way. */
   readonly poolBytes: number;
+  /** What it may grow to while the device waits; null where it is fixed. */
+  readonly maxPoolBytes: number | null;
   /** The least that the pool must have for what stages hold while they wait for more, as far as is known beforehand. */
   readonly neededBytes: number;
   /** 'batch holds up to 32 items of up to 65536 bytes' */
   readonly holds: readonly string[];
-  /** The most bytes at once where the device is the slower side. */
+  /** The most bytes at once where the device is the slower side, so that the pool does not grow. */
   readonly peakBytes: number;
   /** In order, the source first, the device last. Their peaks are not at the same moment. */
   readonly stages: readonly StageForecast[];
@@ -126,6 +128,6 @@ export interface StallReport {
   } | null;
   /** Share of the time that the step waits in the long run. */
   readonly waitShare: number;
-  /** 'step', or the stage that the step waits for most. */
+  /** What limits the speed then: 'step', the slowest stage or the source, or 'pool'. */
   readonly limit: string;
 }

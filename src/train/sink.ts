@@ -4,10 +4,10 @@ import type { Batch } from '../data/types.js';
 import type { Processor } from '../data/processor.js';
 import { z } from '../schema.js';
 import type { FlowPosition } from '../flow/index.js';
-import type { Declared } from './sample-flow.js';
+import type { Declared } from './declared.js';
 import type { PendingCheckpoint } from './checkpoint-writing.js';
 import type { Outcome, RunEvent, StepEvent } from './events.js';
-import type { Quarantine } from './quarantine.js';
+import type { QuarantineBook } from './quarantine-book.js';
 import type { WriteOptions } from './snapshot.js';
 
 /** What the device can do for a sink between two steps. */
@@ -41,7 +41,7 @@ export interface RunContext {
   /** Where the training's stream stood behind that step; undefined at its beginning. */
   readonly resumedFrom: FlowPosition | undefined;
   /** For streams of a sink's own: takes down rows that they lose. */
-  readonly quarantine: Pick<Quarantine, 'take' | 'judge'>;
+  readonly quarantine: QuarantineBook;
   readonly signal: AbortSignal;
   /** Tells all sinks, in their order. */
   emit(event: RunEvent): void;
