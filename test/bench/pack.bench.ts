@@ -99,11 +99,11 @@ function paddingOf(batches: readonly Batch[]): string {
   return `${(100 * (1 - tokens / places)).toFixed(0)} %`;
 }
 
-/** Of about three budgets' tokens, a quarter of them labelled. */
+/** Of about two budgets' tokens, a quarter of them labelled. */
 function examplesOf(lengthOf: (share: number) => number): Example[] {
   const draw = random(11);
   const examples: Example[] = [];
-  for (let total = 0; total < 3 * TOKENS;) {
+  for (let total = 0; total < 2 * TOKENS;) {
     const length = lengthOf(draw.below(2 ** 20) / 2 ** 20);
     const inputIds = Int32Array.from({ length }, () => 3 + draw.below(4000));
     examples.push({ inputIds, labels: inputIds.map((id, i) => (4 * i < 3 * length ? -100 : id)) });
