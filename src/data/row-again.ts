@@ -50,10 +50,10 @@ export async function itemAt(
   const signal = AbortSignal.any([ended.signal, AbortSignal.timeout(READING_MS)]);
   const iterator = source.open(signal, cursor)[Symbol.asyncIterator]();
   try {
-    const { value, done } = await iterator.next();
-    if (done || !('value' in value) || value.origin.file !== file || value.origin.row !== row)
-      return undefined;
-    return value.value;
+    const next = await iterator.next();
+    if (next.done === true || !('value' in next.value)) return undefined;
+    const { value, origin } = next.value;
+    return origin.file === file && origin.row === row ? value : undefined;
   } finally {
     ended.abort();
     await iterator.return?.();

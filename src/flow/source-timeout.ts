@@ -49,7 +49,7 @@ class Watched<T> implements AsyncIterator<Item<T>> {
           else this.#last = result.value.origin;
           resolve(result);
         },
-        (error: unknown) => {
+        (error: Error) => {
           this.#asked = undefined;
           clearInterval(this.#timer);
           reject(error);

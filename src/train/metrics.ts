@@ -8,7 +8,7 @@ import { z } from '../schema.js';
 import type { FlowPosition } from '../flow/index.js';
 import type { RunEvent } from './events.js';
 import type { PipelineContext } from './pipeline.js';
-import { isBehind } from './quarantine.js';
+import { isBehind } from './quarantine-book.js';
 import { ON_ERROR, type Sink } from './sink.js';
 
 const DEFAULT_FILE = 'metrics.jsonl';

@@ -65,7 +65,7 @@ function cellOf(value: unknown): Cell | null {
   if (typeof value === 'bigint') return ['int', String(value)];
   if (value instanceof Uint8Array) return ['bytes', base64(value)];
   if (value instanceof Date) return Number.isNaN(value.getTime()) ? null : ['date', value.getTime()];
-  return ['json', (JSON.stringify(value, plain)) ?? `a ${typeof value}`];
+  return ['json', JSON.stringify(value, plain) ?? `a ${typeof value}`];
 }
 
 /** What JSON has no word for. Buffers are seen here as they were before their own `toJSON`. */

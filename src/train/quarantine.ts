@@ -7,16 +7,14 @@ import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { UNREADABLE, rowAgain } from '../data/row-again.js';
 import { TrainError, messageOf } from '../errors.js';
-import type { FlowPosition, Origin } from '../flow/index.js';
+import type { Origin } from '../flow/index.js';
 import type { QuarantineEvent, RunEvent } from './events.js';
+import { type QuarantineBook, TRAIN_STREAM, isBehind } from './quarantine-book.js';
 import { cellsOf } from './quarantine-cells.js';
 import { Journal, type JournalEntry } from './quarantine-journal.js';
 import { type LostRow, QuarantineLimit, type QuarantineOptions } from './quarantine-limit.js';
 import { writeTable } from './quarantine-table.js';
 import type { RunContext, Sink } from './sink.js';
-
-/** The stream that a run trains on, in events and in the table. */
-export const TRAIN_STREAM = 'train';
 
 const JOURNAL = 'quarantine.jsonl';
 const TABLE = 'quarantine.parquet';
@@ -29,18 +27,7 @@ const MAX_BYTES_AT_CHECKPOINTS = 2 ** 24;
 const MAX_REREAD = 256;
 const MAX_REREAD_MS = 30_000;
 
-/** Whether a training run that stood at `position` after `step` has done with a row: else it is going to tell it again. */
-export function isBehind(
-  { stream, item, part, step }: Pick<QuarantineEvent, 'stream' | 'item' | 'part' | 'step'>,
-  resumed: { readonly step: number; readonly position: FlowPosition | undefined },
-): boolean {
-  if (stream !== TRAIN_STREAM) return (step ?? 0) <= resumed.step;
-  const { position } = resumed;
-  if (!position) return false;
-  return item < position.item || (item === position.item && part > 0 && part <= position.parts);
-}
-
-export class Quarantine implements Sink {
+export class Quarantine implements Sink, QuarantineBook {
   readonly name = 'quarantine';
   readonly #limit: QuarantineLimit;
   #journal: Journal | undefined;
@@ -79,9 +66,6 @@ export class Quarantine implements Sink {
     });
   }
 
-  /** Writes a row down, before it is told.
-   *  @param origin as its source made it
-   *  @param reread reads the row anew; called when the stream has ended, where the source has let go of the row */
   take(event: QuarantineEvent, origin: Origin, reread?: () => Promise<unknown>): void {
     const journal = this.#journal;
     if (!journal || !this.#isNew(event, origin)) return;
@@ -101,7 +85,6 @@ export class Quarantine implements Sink {
     });
   }
 
-  /** @throws {QuarantineError} when too many rows of the training stream are lost */
   judge(event: QuarantineEvent): void {
     this.#limit.take(event);
   }

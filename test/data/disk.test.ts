@@ -1,7 +1,6 @@
 // Disks that fail for a moment, and files that change while they are read.
 
 import * as fs from 'node:fs';
-import type { FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import type { Source } from '../../src/flow/index.js';
@@ -29,7 +28,7 @@ function failing(method: 'open' | 'read' | 'stat', codes: string[]): void {
         if (key === method && codes.length > 0) return () => Promise.reject(failure(codes.shift()!));
         return found.bind(target) as unknown;
       },
-    }) as FileHandle;
+    });
   });
 }
 
@@ -214,7 +213,7 @@ describe('a Parquet file that changes during the run', () => {
             return result;
           };
         },
-      }) as FileHandle;
+      });
     });
     await expect(rowsOf(parquet(path))).rejects.toThrow('written since');
   });

@@ -75,6 +75,20 @@ describe('a run', () => {
     });
     expect(result!.end.peakBytes).toBeGreaterThan(0);
 
+    const { time, waits, waitMs, slowest, seconds, feed } = result!.end;
+    const { setup, compute, wait, sinks, other } = time;
+    expect(setup + compute + wait + sinks + other).toBeCloseTo(1000 * seconds, 6);
+    expect(Math.min(setup, compute, wait, sinks)).toBeGreaterThan(0);
+    expect(other).toBeGreaterThan(-5);
+    expect(compute).toBeCloseTo(
+      steps.reduce((sum, { stepMs }) => sum + stepMs, 0),
+      6,
+    );
+    expect(Object.values(waits).reduce((sum, ms) => sum + ms, 0)).toBeCloseTo(waitMs, 6);
+    expect(slowest[0]!.ms).toBe(Math.max(...slowest.map(({ ms }) => ms)));
+    expect(steps[0]!.slowest).toMatchObject({ stage: expect.any(String) as string });
+    expect(feed!.tokensPerSecond).toBeLessThanOrEqual(feed!.withoutWaits * 1.1);
+
     const evals = only(events, 'eval');
     expect(evals.map(({ step, name, count }) => [step, name, count])).toEqual([
       [1, 'eval', 3],
@@ -123,7 +137,12 @@ describe('a run that fails', () => {
     expect(only(events, 'end')).toMatchObject([
       { outcome: 'failed', error: error!.message, ledger: { issued: 5, trained: 0, quarantined: 5 } },
     ]);
-    expect(readdirSync(outDir).sort()).toEqual(['metrics.jsonl', 'report.html']);
+    expect(readdirSync(outDir).sort()).toEqual([
+      'metrics.jsonl',
+      'quarantine.jsonl',
+      'quarantine.parquet',
+      'report.html',
+    ]);
     expect(readFileSync(join(outDir, 'report.html'), 'utf8')).toContain('at least one sample to train on');
   });
 
