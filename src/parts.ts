@@ -8,7 +8,8 @@ import { z } from './schema.js';
 const DEFINITION = Symbol.for('sluice.part');
 
 /** What a part is for; a slot of the pipeline takes one role. */
-export type Role = 'model' | 'source' | 'stage' | 'step' | 'optimizer' | 'schedule' | 'sink' | 'score';
+export type Role =
+  'model' | 'adapter' | 'source' | 'stage' | 'step' | 'optimizer' | 'schedule' | 'sink' | 'score';
 
 interface Definition {
   readonly role: Role;

@@ -4,6 +4,7 @@ export { checkpointFault, listNames, quote, readFault, showShape, writeFault } f
 export { elementBytes, engineDType, type StoredDType, type TensorEntry } from './header.js';
 export { writeModelFiles, writtenAs, type ModelFiles, type WritableWeight } from './model-files.js';
 export { readHeader, SafetensorsFile, type TensorSource } from './safetensors.js';
+export { isObject, parseStrictJson } from './strict-json.js';
 export { indexFile, isWeightFile, openWeights, readIndex, singleFile } from './shards.js';
 export {
   checkpointFolder,

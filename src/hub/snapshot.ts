@@ -7,7 +7,7 @@ import { RepositoryCache, sizeOf } from './cache.js';
 import { downloadBlob } from './download.js';
 import { diskFault, PassingFault } from './faults.js';
 import { COMMIT, commitOf, filesOf, nameOf, type Place, type RemoteFile } from './listing.js';
-import { INDEX, type Kind, shardsOf, SINGLE, wantedFiles } from './wanted.js';
+import { ADAPTER, INDEX, type Kind, shardsOf, SINGLE, wantedFiles } from './wanted.js';
 
 /** Where a download stands. */
 export interface DownloadProgress {
@@ -95,6 +95,9 @@ async function missingOf(
 /** Where no listing was kept, as by earlier versions of Python's: what no model of that kind can lack. */
 async function missingByName(folder: string, kind: Kind, where: string): Promise<string[]> {
   const has = async (name: string): Promise<boolean> => (await sizeOf(join(folder, name))) !== undefined;
+  const isAdapter = kind === 'model' && !(await has('config.json')) && (await has(ADAPTER[0]!));
+  if (kind === 'adapter' || isAdapter)
+    return (await Promise.all(ADAPTER.map(has))).flatMap((there, i) => (there ? [] : [ADAPTER[i]!]));
   const needed = kind === 'processor' ? ['tokenizer.json'] : ['config.json'];
   if (kind === 'model') {
     if (await has(SINGLE)) needed.push(SINGLE);

@@ -6,8 +6,8 @@ import { HubError } from '../errors.js';
 import { malformed } from './faults.js';
 import type { RemoteFile } from './listing.js';
 
-/** What of a model is asked for: all of it, what its processor needs, or its configuration without weights. */
-export type Kind = 'model' | 'processor' | 'config';
+/** What of a model is asked for: all of it, what its processor needs, its configuration without weights, or an adapter. */
+export type Kind = 'model' | 'processor' | 'config' | 'adapter';
 
 const CONFIG = ['config.json', 'generation_config.json'];
 const PROCESSOR = [
@@ -23,18 +23,37 @@ const PROCESSOR = [
 ];
 export const SINGLE = 'model.safetensors';
 export const INDEX = 'model.safetensors.index.json';
+/** Of an adapter. */
+export const ADAPTER = ['adapter_config.json', 'adapter_model.safetensors'];
 const MAX_INDEX_BYTES = 100_000_000;
 
 type Files = ReadonlyMap<string, RemoteFile>;
 
 /** What is needed beside shards, the smallest first.
  *  @throws {HubError} when a model is asked for and the repository has no weights in safetensors */
-export function wantedFiles(files: Files, kind: Kind, where: string): RemoteFile[] {
+export function wantedFiles(files: Files, asked: Kind, where: string): RemoteFile[] {
+  const isAdapter = asked === 'model' && !files.has('config.json') && files.has(ADAPTER[0]!);
+  const kind = isAdapter ? 'adapter' : asked;
+  if (kind === 'adapter') return adapterFiles(files, where);
   const names = kind === 'processor' ? ['config.json', ...PROCESSOR] : [...CONFIG, ...PROCESSOR];
   if (kind === 'model') names.push(files.has(SINGLE) ? SINGLE : INDEX);
   const found = names.flatMap((name) => files.get(name) ?? []).sort((a, b) => a.numBytes - b.numBytes);
   if (kind === 'model' && !files.has(SINGLE) && !files.has(INDEX)) throw noWeights(files, where);
   return found;
+}
+
+/** With the processor's files, which may lie beside it. */
+function adapterFiles(files: Files, where: string): RemoteFile[] {
+  const missing = ADAPTER.filter((name) => !files.has(name));
+  if (missing.length > 0) {
+    throw new HubError({
+      where,
+      expected: `an adapter: ${ADAPTER.join(' and ')}`,
+      received: `a repository without ${missing.join(' and ')}`,
+      remedy: 'choose a repository that PEFT has saved with safetensors',
+    });
+  }
+  return [...ADAPTER, ...PROCESSOR].flatMap((name) => files.get(name) ?? []);
 }
 
 /** The shards that an index names.

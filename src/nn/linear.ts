@@ -3,12 +3,20 @@
 import { type Tensor, empty, linear } from '../tensor/index.js';
 import { Module, parameter } from './module.js';
 
+/** What stands before a linear's own product, and may use it: an adapter. */
+export interface LinearAdapter {
+  /** @param x [..., inFeatures] @returns [..., outFeatures] */
+  forward(x: Tensor, linear: Linear): Tensor;
+}
+
 /** Weights start uninitialised, with the dtype and device of `withDefaults`: a checkpoint or an initialiser fills them. */
 export class Linear extends Module {
   /** [outFeatures, inFeatures] */
   weight: Tensor;
   /** [outFeatures] */
   bias: Tensor | undefined;
+  /** Not a field of the tree: an adapter's tensors have names of their own. */
+  #adapter: LinearAdapter | undefined;
 
   constructor(
     readonly inFeatures: number,
@@ -22,11 +30,27 @@ export class Linear extends Module {
 
   /** Whether `forward` is the product with `weight`, and `bias`, and nothing else: then others may compute it their way. */
   get isPlain(): boolean {
-    return this.forward === Linear.prototype.forward;
+    return (
+      this.#adapter === undefined &&
+      this.forward === Linear.prototype.forward &&
+      this.product === Linear.prototype.product
+    );
+  }
+
+  get adapter(): LinearAdapter | undefined {
+    return this.#adapter;
+  }
+  set adapter(adapter: LinearAdapter | undefined) {
+    this.#adapter = adapter;
   }
 
   /** @param x [..., inFeatures] @returns [..., outFeatures] */
   forward(x: Tensor): Tensor {
+    return this.#adapter ? this.#adapter.forward(x, this) : this.product(x);
+  }
+
+  /** What the layer computes by itself, without an adapter. */
+  product(x: Tensor): Tensor {
     return linear(x, this.weight, this.bias);
   }
 }

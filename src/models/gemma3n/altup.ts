@@ -5,7 +5,7 @@
 // [N, B, T, H]: mixing the copies of a token is then one small product of neighbours.
 
 import { Linear, Module, RmsNorm, parameter, roundTo } from '../../nn/index.js';
-import { type Tensor, empty, noGrad, op, scope } from '../../tensor/index.js';
+import { type Tensor, empty, linear, noGrad, op, scope } from '../../tensor/index.js';
 import type { TextConfig } from './config.js';
 
 const predictOp = op<[Tensor, Tensor]>('sluice::altup_predict');
@@ -58,7 +58,7 @@ export class AltUp extends Module {
     const [batch = 1, length = 1] = all.shape;
     this.#clampPrediction();
 
-    const mixing = this.#route(active, this.predictionCoefs.weight, 0).view([batch, length, num, num]);
+    const mixing = this.#route(active, this.predictionCoefs, 0).view([batch, length, num, num]);
     const [predictions, predicted] = predictOp(all, mixing, altupActiveIdx);
     return { all: predictions, active: predicted };
   }
@@ -66,7 +66,7 @@ export class AltUp extends Module {
   /** How to correct the predicted copies. @param activated [B, T, H], the layer's result for the active one */
   correction(predictions: Copies, activated: Tensor): Correction {
     const { altupActiveIdx, altupCorrectScale } = this.config;
-    const coefs = this.#route(activated, this.#clampedCorrection(), 1);
+    const coefs = this.#route(activated, this.#clampedCorrection() ?? this.correctionCoefs, 1);
     const scale = altupCorrectScale ? this.correctOutputScale : null;
     const [innovation, first] = innovateOp(activated, predictions.active, coefs, altupActiveIdx, scale);
     return { innovation, coefs, first };
@@ -79,11 +79,19 @@ export class AltUp extends Module {
     return { all, active };
   }
 
-  /** A product of router weights in (-1, 1) with learnt coefficients, and an addend. @param coefs [C, N] @returns [B, T, C] */
-  #route(x: Tensor, coefs: Tensor, addend: number): Tensor {
+  /** A product of router weights in (-1, 1) with learnt coefficients, and an addend.
+   *  @param coefs [C, N], or the module that holds them @returns [B, T, C] */
+  #route(x: Tensor, coefs: Tensor | Linear, addend: number): Tensor {
     const { weight, eps } = this.routerNorm;
     const scale = roundTo(1 / this.config.hiddenSize, x.dtype);
-    return routeOp(x, weight, this.modalityRouter.weight, coefs, eps, scale, addend);
+    const router = this.modalityRouter;
+    if (router.isPlain && (!(coefs instanceof Linear) || coefs.isPlain)) {
+      const matrix = coefs instanceof Linear ? coefs.weight : coefs;
+      return routeOp(x, weight, router.weight, matrix, eps, scale, addend);
+    }
+    const routed = router.forward(this.routerNorm.forward(x).mul(scale)).to('float32').tanh().to(x.dtype);
+    const mixed = coefs instanceof Linear ? coefs.forward(routed) : linear(routed, coefs);
+    return addend === 0 ? mixed : mixed.add(addend);
   }
 
   /** In training the reference clamps the prediction's weight itself, frozen or not. */
@@ -93,10 +101,11 @@ export class AltUp extends Module {
     noGrad(() => scope(() => clamp_(dataOf(this.predictionCoefs.weight), -clip, clip)));
   }
 
-  /** In training the correction's weight is clamped for the product only, and learns nothing beyond the clip. */
-  #clampedCorrection(): Tensor {
+  /** In training the correction's weight is clamped for the product only, and learns nothing beyond the clip. The reference
+   *  takes the bare weight for it: an adapter of this module takes no part then, in PEFT neither. */
+  #clampedCorrection(): Tensor | undefined {
     const { altupCoefClip: clip } = this.config;
-    const { weight } = this.correctionCoefs;
-    return this.training && clip !== undefined ? weight.clamp({ min: -clip, max: clip }) : weight;
+    if (!this.training || clip === undefined) return undefined;
+    return this.correctionCoefs.weight.clamp({ min: -clip, max: clip });
   }
 }

@@ -3,6 +3,7 @@
 
 import { ModelError } from '../../errors.js';
 import { type Linear, type LossSum, Module, crossEntropyMean, lossSum, softcap } from '../../nn/index.js';
+import { adaptersOf, originalOf } from '../../peft/index.js';
 import { type Tensor, linear, scope } from '../../tensor/index.js';
 import type { Gemma3nConfig } from './config.js';
 import type { KvCache } from './kv-cache.js';
@@ -57,9 +58,20 @@ export abstract class CausalLm extends Module {
 
   abstract get languageModel(): TextModel;
 
-  /** Parameters by Hugging Face's names, each tensor once. */
+  /** Parameters by Hugging Face's names, each tensor once: the model's, then its adapters'. */
   override *namedParameters(): Iterable<[string, Tensor]> {
+    yield* this.ownParameters();
+    yield* adaptersOf(this)?.namedParameters() ?? [];
+  }
+
+  /** Without the adapters'. */
+  *ownParameters(): Iterable<[string, Tensor]> {
     for (const [path, tensor] of super.namedParameters()) yield [checkpointName(path), tensor];
+  }
+
+  override dispose(): void {
+    adaptersOf(this)?.dispose();
+    super.dispose();
   }
 
   /** Images as the text tower takes them. @param pixelValues [images, 3, height, width]
@@ -126,9 +138,10 @@ export abstract class CausalLm extends Module {
     return scope(() => softcap(linear(hidden, this.outputWeight), this.config.text.finalLogitSoftcapping));
   }
 
-  /** [vocab, hidden] */
+  /** [vocab, hidden]. Where it is the token embedding's own table, it stays that when an adapter's copy of it learns: as
+   *  PEFT has it. */
   get outputWeight(): Tensor {
-    return this.lmHead?.weight ?? this.languageModel.embedTokens.weight;
+    return this.lmHead?.weight ?? originalOf(this.languageModel.embedTokens.weight);
   }
 
   #embedded(inputs: ModelInputs): Embedded {

@@ -1,3 +1,26 @@
+export {
+  DEFAULT_ADAPTER,
+  adapterNames,
+  applyAdapter,
+  disableAdapters,
+  enableAdapters,
+  mergeAdapter,
+  removeAdapter,
+  setAdapter,
+  unmergeAdapter,
+  type ApplyOptions,
+} from './adapters.js';
+export {
+  ADAPTER_CONFIG,
+  adapterFiles,
+  isAdapterFile,
+  loadAdapter,
+  refillAdapter,
+  saveAdapter,
+  type LoadAdapterOptions,
+} from './adapter-files.js';
+export { setBase } from './base-model.js';
+export { isAdapterFolder, placeOf, type ModelPlace } from './model-place.js';
 export type { LabelledInputs, ModelInputs, ModelOutputs } from './causal-lm.js';
 export { decodeConfig, type Gemma3nConfig } from './config.js';
 export {

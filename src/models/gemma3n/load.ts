@@ -4,13 +4,16 @@ import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
 import { engineDType, openWeights, readFault } from '../../checkpoint/index.js';
 import { PROCESSOR_FILES } from '../../data/processor-files.js';
-import { CheckpointError } from '../../errors.js';
-import { resolveFolder, type ResolveOptions } from '../../hub/index.js';
+import { CheckpointError, ConfigError } from '../../errors.js';
+import type { ResolveOptions } from '../../hub/index.js';
 import { withDeferredTables } from '../../nn/index.js';
 import { decode, z } from '../../schema.js';
 import { manualSeed, randomState, setRandomState, withDefaults, type DType } from '../../tensor/index.js';
+import { loadAdapter } from './adapter-files.js';
+import { setBase } from './base-model.js';
 import { decodeConfig, type Gemma3nConfig, type JsonObject } from './config.js';
 import { EMBEDDINGS } from './mapped-embeddings.js';
+import { placeOf } from './model-place.js';
 import { createGemma3n, initialiseGemma3n, type Gemma3n } from './model.js';
 import { loadWeights } from './weights.js';
 
@@ -26,6 +29,8 @@ const loadSchema = z.strictObject({
   /** Where embeddings are kept that do not learn: 'mapped' leaves the per-layer embeddings, and where it can the input
    *  embedding, in their file in the host's memory; 'perLayerMapped' the former alone. */
   embeddings: z.enum(EMBEDDINGS).default('device'),
+  /** An adapter to load into the model: a folder in PEFT's layout, or a repository of the Hub. */
+  adapter: z.string().min(1).optional(),
   /** Branch, tag or commit of a repository on the Hub; a folder has no other. */
   revision: z.string().min(1).optional(),
   /** Take a repository from the cache alone, by default as `HF_HUB_OFFLINE` says. */
@@ -49,13 +54,16 @@ const tokenId = z.int().min(0);
 const generationSchema = z.looseObject({ eos_token_id: z.union([tokenId, z.array(tokenId)]).nullish() });
 
 /** Loads a model, ready for inference, from a folder with config.json and safetensors, of one file or shards, or from a
- *  repository of the Hub: `fromPretrained('google/gemma-3n-E2B-it', { revision: 'main' })`; see `resolveFolder`.
+ *  repository of the Hub: `fromPretrained('google/gemma-3n-E2B-it', { revision: 'main' })`; see `resolveFolder`. Of an
+ *  adapter's folder or repository, the model that it names with the adapter in it.
  *  @throws {CheckpointError} when a file is missing or malformed, or the weights are not those of the configuration
  *  @throws {ConfigError} naming every faulty key of config.json, or of `options`
  *  @throws {HubError} when a repository cannot be downloaded */
 export async function fromPretrained(dirOrRepo: string, options: LoadOptions = {}): Promise<Gemma3n> {
-  const { dtype, device, embeddings, ...where } = decode(loadSchema, options, 'fromPretrained');
-  const folder = await resolveFolder(dirOrRepo, where);
+  const { dtype, device, embeddings, adapter, ...where } = decode(loadSchema, options, 'fromPretrained');
+  const place = await placeOf(dirOrRepo, where);
+  const { folder } = place;
+  refuseTwoAdapters(dirOrRepo, place.adapter, adapter);
   const config = await loadConfig(folder);
   const chosen = dtype ?? statedDType(config.raw) ?? storedDType(folder) ?? 'float32';
   const model = withDefaults({ dtype: chosen, device }, () =>
@@ -63,6 +71,10 @@ export async function fromPretrained(dirOrRepo: string, options: LoadOptions = {
   );
   try {
     loadWeights(model, folder, embeddings);
+    setBase(model, place.base);
+    const chosenAdapter = place.adapter ?? adapter;
+    const { offline, signal } = where;
+    if (chosenAdapter !== undefined) await loadAdapter(model, chosenAdapter, { offline, signal });
   } catch (error) {
     model.dispose();
     throw error;
@@ -128,6 +140,16 @@ export function endTokenIds(config: Gemma3nConfig, folder = ''): readonly number
 /** Files of the folder that a configuration was read from, by name: the processor's and generation_config.json. */
 export function companionsOf(config: Gemma3nConfig): ReadonlyMap<string, Uint8Array> {
   return companions.get(config) ?? new Map<string, Uint8Array>();
+}
+
+function refuseTwoAdapters(model: string, its: string | undefined, given: string | undefined): void {
+  if (its === undefined || given === undefined) return;
+  throw new ConfigError({
+    where: 'fromPretrained: adapter',
+    expected: 'one adapter',
+    received: `${given}, where ${model} is one already`,
+    remedy: 'load the second with loadAdapter, under a name of its own',
+  });
 }
 
 function absent(error: NodeJS.ErrnoException): undefined {

@@ -10,7 +10,9 @@ import {
   type ModelFiles,
 } from '../../checkpoint/index.js';
 import { PROCESSOR_FILES } from '../../data/processor-files.js';
+import { ConfigError } from '../../errors.js';
 import { mappedAs } from '../../nn/index.js';
+import { adaptersOf } from '../../peft/index.js';
 import { decode, z } from '../../schema.js';
 import { configText, generationText } from './config-json.js';
 import { companionsOf } from './load.js';
@@ -37,6 +39,7 @@ export async function savePretrained(
   options: SaveOptions = {},
 ): Promise<void> {
   const { maxShardBytes, processor } = decode(schema, options, 'savePretrained');
+  refuseUnmerged(model);
   await replaceFolder(
     folder,
     async (beside) => {
@@ -63,6 +66,18 @@ export function modelFiles(model: Gemma3n): ModelFiles {
     dtype: mappedAs(tensor) ?? tensor.dtype,
   }));
   return { files, weights };
+}
+
+/** A folder that loads as this model computes, or an error: it would lack what the adapters have learnt. */
+function refuseUnmerged(model: Gemma3n): void {
+  const adapters = adaptersOf(model);
+  if (!adapters || adapters.isMerged || adapters.active.length === 0) return;
+  throw new ConfigError({
+    where: 'savePretrained',
+    expected: 'weights that hold all that was learnt',
+    received: `adapter '${adapters.active.join("', '")}' beside them`,
+    remedy: 'mergeAdapter(model) first, save the adapter alone with saveAdapter, or disableAdapters(model)',
+  });
 }
 
 async function processorFiles(folder: string): Promise<[string, Uint8Array][]> {

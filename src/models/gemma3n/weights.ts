@@ -13,6 +13,7 @@ import {
   type NamedTensor,
   type TensorSource,
 } from '../../checkpoint/index.js';
+import { adaptersOf } from '../../peft/index.js';
 import { keep, noGrad, op, scope, type Tensor } from '../../tensor/index.js';
 import type { Gemma3n } from './model.js';
 import { type EmbeddingsPlace, placeTables, remapTables } from './mapped-embeddings.js';
@@ -36,6 +37,7 @@ export function loadWeights(model: Gemma3n, folder: string, place?: EmbeddingsPl
     const kept = new Map(dead.map(([stored, name]) => [name, keep(source.read(stored))]));
     for (const tensor of deadWeights.get(model)?.values() ?? []) tensor.dispose();
     deadWeights.set(model, kept);
+    adaptersOf(model)?.forgetNorms();
   } finally {
     source.close();
   }
@@ -54,7 +56,7 @@ function inFileOrder(source: TensorSource, copies: WeightPlan['copies']): Weight
 
 /** Everything that a checkpoint of this model holds, by name: its parameters, then the dead weights it came with. */
 export function* namedWeights(model: Gemma3n): Iterable<NamedTensor> {
-  yield* model.namedParameters();
+  yield* model.ownParameters();
   yield* deadWeights.get(model) ?? [];
 }
 
@@ -100,7 +102,7 @@ export interface WeightPlan {
  *  @throws {CheckpointError} as `loadWeights` */
 export function planWeights(model: Gemma3n, source: TensorSource, folder: string): WeightPlan {
   const { kind, text } = model.config;
-  const targets = new Map(model.namedParameters());
+  const targets = new Map(model.ownParameters());
   const dead = deadWeightShapes(model.config);
   const embeddings = embeddingsName(kind);
   const storedAs = new Map<string, string>();
