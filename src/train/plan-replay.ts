@@ -103,6 +103,7 @@ class Feed {
   numMade = 0;
   readonly #samples: AsyncIterable<Replayed>;
   #calm: Promise<void> | undefined;
+  #numPulled = 0;
 
   constructor(samples: AsyncIterable<Replayed>) {
     this.#samples = samples;
@@ -120,10 +121,12 @@ class Feed {
   }
 
   async #calmed(): Promise<void> {
-    for (let still = 0; still < 2; still++) {
+    // The gate lets the event loop turn now and then: that is no end.
+    for (let still = 0, seen = -1; still < 2; still++) {
       while (this.pending) await this.pending;
       await nextTurn();
-      if (this.pending) still = -1;
+      if (this.pending || this.#numPulled !== seen) still = -1;
+      seen = this.#numPulled;
     }
     this.#calm = undefined;
   }
@@ -133,6 +136,7 @@ class Feed {
     try {
       for (;;) {
         const next = iterator.next();
+        this.#numPulled += 1;
         this.pending = next.catch(() => undefined);
         const result = await next;
         this.pending = undefined;

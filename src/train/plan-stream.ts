@@ -67,7 +67,9 @@ export async function planStream(options: PlanStreamOptions): Promise<PlannedStr
   });
   await samples.open();
 
-  const graph: Graph = { source, before, after, samples, options };
+  // Copies: they keep what the stages reserve before they have seen a sample.
+  const fresh = before.map((stage) => ({ ...stage }));
+  const graph: Graph = { source, before: fresh, after, samples, options };
   const pass = await planned(graph, replayable);
   const path = await samples.keep();
 

@@ -217,6 +217,12 @@ describe('a plan', () => {
     const { training } = await plan(spec);
     expect(training).toMatchObject({ ...sumsOf(real.batches), clips: 3, scan: { media: 'headers' } });
     expect(training!.soundSeconds).toBeCloseTo(2.13, 2);
+    const cacheFolder = temporaryFolder();
+    const planned = async () => (await planPipeline(spec, { cacheFolder })).training!;
+    const { scan, ...first } = await planned();
+    const { scan: again, ...second } = await planned();
+    expect([scan.from, again.from]).toEqual(['data', 'cache']);
+    expect(second).toEqual(first);
 
     const lengths: number[] = [];
     const look = (sample: Sample) => {
