@@ -243,8 +243,8 @@ async function loadWindow<C extends Chunk>(
       for (let index = first; index < entries.length; index++) {
         if ((before + index) % numShards !== shardIndex) continue;
         const place = order ? order[index]! : index;
-        const again = () => rowOf(held.deref()?.[place]);
-        yield itemOf(entries[place]!, options, { epoch, window: number, index, before, ...read }, again);
+        const cursor = { epoch, window: number, index, before, ...read };
+        yield itemOf(entries[place]!, options, cursor, rowAgain(held, place));
       }
     },
   };
@@ -350,6 +350,11 @@ function itemOf(
   } catch (error) {
     return fault(error);
   }
+}
+
+/** Made out here: a closure holds all variables of the function it is written in, and with them the window. */
+function rowAgain(held: WeakRef<Entry[]>, place: number): () => unknown {
+  return () => rowOf(held.deref()?.[place]);
 }
 
 /** What an entry was made of; what it was exploded into, where it was. Views of the chunk's memory. */
