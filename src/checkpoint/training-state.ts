@@ -13,6 +13,8 @@ import { writeJson, writeSafetensors, type NamedTensor } from './writer.js';
 
 export const optimizerFile = 'optimizer.safetensors';
 export const stateFile = 'state.json';
+/** Of a run that trains an adapter, in place of a model's weights. */
+const adapterFilesOfPeft = ['adapter_config.json', 'adapter_model.safetensors'];
 
 const stateSchema = z.looseObject({
   version: z.literal(1),
@@ -70,7 +72,7 @@ export async function saveCheckpoint(
       await writeSafetensors(join(beside, optimizerFile), optimizer);
       await withFile(join(beside, stateFile), (handle) => writeJson(handle, { version: 1, ...state }));
     },
-    { isStale: isWeightFile, last: stateFile },
+    { isStale: (name) => isWeightFile(name) || adapterFilesOfPeft.includes(name), last: stateFile },
   );
   await pruneCheckpoints(runFolder, { newest: state.step, keep });
   return { step: state.step, folder };
@@ -144,7 +146,7 @@ export function readState(folder: string): TrainingState {
 function isComplete(folder: string): boolean {
   const has = (name: string): boolean => fs.existsSync(join(folder, name));
   if (!has(stateFile) || !has(optimizerFile)) return false;
-  if (has(singleFile)) return true;
+  if (has(singleFile) || adapterFilesOfPeft.every(has)) return true;
   try {
     return has(indexFile) && [...new Set(readIndex(join(folder, indexFile)).values())].every(has);
   } catch {

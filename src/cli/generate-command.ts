@@ -6,8 +6,8 @@ import { system } from '../data/chat.js';
 import type { Message } from '../data/types.js';
 import { ConfigError } from '../errors.js';
 import { Chat, type TextOptions, refuseFaults } from '../generate/index.js';
-import { type DownloadProgress, resolveFolder } from '../hub/index.js';
-import { fromPretrained, loadConfig } from '../models/gemma3n/index.js';
+import type { DownloadProgress } from '../hub/index.js';
+import { fromPretrained, loadConfig, placeOf } from '../models/gemma3n/index.js';
 import { streamLog } from '../native/progress.js';
 import { ensureAddon } from '../native/setup.js';
 import { jsonWriter, tellLength, textWriter, writeAnswer } from './answer-writer.js';
@@ -73,11 +73,16 @@ async function openChat(
   const log = streamLog();
   const onProgress = ({ repository, doneBytes, totalBytes }: DownloadProgress): void =>
     log.progress(repository, doneBytes, totalBytes, 'bytes');
-  const folder = await resolveFolder(checkpoint, { revision, offline, signal, onProgress });
+  const { folder, adapter } = await placeOf(checkpoint, { revision, offline, signal, onProgress });
   await loadConfig(folder); // is it a model at all?
   const processor = await loadProcessor(folder);
   await ensureAddon({ log, signal });
-  return new Chat(await fromPretrained(folder, { device, ...(dtype && { dtype }) }), processor, opening);
+  const model = await fromPretrained(folder, {
+    device,
+    ...(dtype && { dtype }),
+    ...(adapter && { adapter }),
+  });
+  return new Chat(model, processor, opening);
 }
 
 /** The user's turn: pictures and clips as they stand on the command line, then the text, if there is any. */

@@ -4,6 +4,7 @@ import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Processor, loadProcessor } from '../data/processor.js';
 import { ConfigError } from '../errors.js';
+import { ADAPTER_CONFIG } from '../models/gemma3n/index.js';
 import type { Pipeline } from './pipeline.js';
 import { checkFlow } from './sample-flow.js';
 import type { Sinks } from './sinks.js';
@@ -16,6 +17,7 @@ import { trainingFlow } from './training.js';
 export async function checkPipeline(pipeline: Pipeline, sinks: Sinks): Promise<Processor> {
   checkModelFolder(pipeline.model.path);
   checkEmbeddings(pipeline.model);
+  checkAdapter(pipeline.model);
   const processor = await loadProcessor(pipeline.model.path);
   if (pipeline.step) {
     if (pipeline.source === undefined) {
@@ -40,6 +42,32 @@ function checkEmbeddings({ embeddings = 'device', weights }: Pipeline['model']):
     expected: "'device', since weights: 'random' are in no file",
     received: `'${embeddings}'`,
     remedy: 'leave it out, or start from pretrained weights',
+  });
+}
+
+/** An adapter's checkpoints hold no more than the adapter: what it belongs to must be found elsewhere again. */
+function checkAdapter({ adapter, weights, projector }: Pipeline['model']): void {
+  if (adapter === undefined) return;
+  const other =
+    weights === 'random'
+      ? "weights: 'random'"
+      : projector === 'whitened'
+        ? "projector: 'whitened'"
+        : undefined;
+  if (other !== undefined) {
+    throw new ConfigError({
+      where: 'model.adapter',
+      expected: 'a base that stays as it is in its files',
+      received: other,
+      remedy: 'leave it out; train such a model whole first, and an adapter on its checkpoint then',
+    });
+  }
+  if (typeof adapter !== 'string' || existsSync(join(adapter, ADAPTER_CONFIG))) return;
+  throw new ConfigError({
+    where: 'model.adapter',
+    expected: `lora({ ... }), dora({ ... }), a folder with ${ADAPTER_CONFIG}, or a repository of the Hub`,
+    received: adapter,
+    remedy: 'correct the path',
   });
 }
 

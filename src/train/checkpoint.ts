@@ -3,7 +3,7 @@
 import { loadCheckpoint, type BestCheckpoints } from '../checkpoint/index.js';
 import { TrainError } from '../errors.js';
 import type { FlowPosition } from '../flow/index.js';
-import { loadWeights } from '../models/gemma3n/index.js';
+import { loadWeights, refillAdapter } from '../models/gemma3n/index.js';
 import type { AdamW } from '../optim/index.js';
 import { decode, z } from '../schema.js';
 import type { Learner } from './learner.js';
@@ -64,6 +64,7 @@ export function snapshotOf(
       ...(best && { best }),
     },
     model: learner.model,
+    isAdapter: learner.hasAdapter,
     changing: learner.changing,
     optimizer: optimizerOf(learner).namedState(namesOf(learner)),
   });
@@ -85,7 +86,8 @@ export function loadTraining(learner: Learner, folder: string): SavedPosition {
     `${folder}/state.json: position`,
   );
   try {
-    loadWeights(learner.model, folder);
+    if (learner.hasAdapter) refillAdapter(learner.model, folder);
+    else loadWeights(learner.model, folder);
     optimizer.loadState(stored, namesOf(learner));
   } finally {
     stored.close();

@@ -1,16 +1,20 @@
 // The training step on the device thread: forward, summed loss, backward, clip, update. It owns model and optimizer.
 
+import { resolve } from 'node:path';
 import type { Batch } from '../data/types.js';
 import { toTensors } from '../device/batch-tensors.js';
 import { TrainError } from '../errors.js';
 import { generate } from '../generate/index.js';
 import {
   type Gemma3n,
+  applyAdapter,
   fromPretrained,
+  loadAdapter,
   loadConfig,
   fromConfig,
   mappedTables,
   refuseLearningTables,
+  setBase,
   whitenProjector,
 } from '../models/gemma3n/index.js';
 import { type AdamW, adamw, gradNorm as normOf, scheduleFactor } from '../optim/index.js';
@@ -88,7 +92,9 @@ export class Learner {
     this.#state = this.#present();
     if (spec.step) {
       const tables = [...mappedTables(model).keys()];
-      refuseLearningTables(tables.filter((name) => !isFrozen(name, spec.model.freeze)));
+      refuseLearningTables(
+        tables.filter((name) => !isFrozen(name, spec.model.freeze) && spec.model.adapter === undefined),
+      );
       if (this.#trainable.length === 0) throw nothingLearns(spec.model.freeze);
       const { kind: _kind, ...options } = spec.step.optimizer;
       this.#optimizer = adamw(options)(this.#trainable.map(([, tensor]) => tensor));
@@ -99,11 +105,18 @@ export class Learner {
   static async open(spec: LearnerSpec): Promise<Learner> {
     if (spec.threads !== undefined) setNumThreads(spec.threads);
     manualSeed(spec.seed);
-    const { path, dtype, device, embeddings, weights } = spec.model;
+    const { path, dtype, device, embeddings, weights, adapter, base, origin } = spec.model;
     const model =
       weights === 'random'
         ? fromConfig(await loadConfig(path), { seed: spec.seed, dtype, device })
         : await fromPretrained(path, { dtype, device, ...(embeddings && { embeddings }) });
+    setBase(
+      model,
+      base ?? (origin ? { path: origin.repository, revision: origin.commit } : { path: resolve(path) }),
+    );
+    if (typeof adapter === 'string')
+      await loadAdapter(model, adapter, { trainable: spec.step !== undefined });
+    else if (adapter) applyAdapter(model, adapter);
     return new Learner(model, spec);
   }
 
@@ -113,6 +126,10 @@ export class Learner {
   /** Where the model was downloaded from. */
   get origin(): ModelOptions['origin'] {
     return this.#spec.model.origin;
+  }
+  /** Whether an adapter learns, and the model stays as it is. */
+  get hasAdapter(): boolean {
+    return this.#spec.model.adapter !== undefined;
   }
   get state(): LearnerState {
     return this.#state;

@@ -3,7 +3,8 @@
 
 import { latestCheckpoint, readState } from '../checkpoint/index.js';
 import { ConfigError } from '../errors.js';
-import { type Origin, resolveModel, type ResolveOptions } from '../hub/index.js';
+import { type Origin, resolveFolder, type ResolveOptions } from '../hub/index.js';
+import { type ModelPlace, placeOf } from '../models/gemma3n/index.js';
 import type { Pipeline } from './pipeline.js';
 
 export interface ModelFolderOptions extends Pick<ResolveOptions, 'signal' | 'onProgress'> {
@@ -22,15 +23,42 @@ export async function withModelFolder(
   const { path, revision, weights } = pipeline.model;
   const began = resumeFrom === undefined ? undefined : originOf(resumeFrom);
   if (began) refuseOther(began, path, revision);
-  const { folder, origin } = await resolveModel(path, {
+  const place = await placeOf(path, {
     ...options,
     revision: began?.commit ?? revision,
     kind: weights === 'random' ? 'config' : 'model',
     onNotice: log,
   });
-  if (!origin) return pipeline;
-  log(`model ${origin.repository} at commit ${origin.commit}`);
-  return { ...pipeline, model: { ...pipeline.model, path: folder, origin: began ?? origin } };
+  const { folder, origin, base } = place;
+  if (origin) log(`model ${origin.repository} at commit ${origin.commit}`);
+  const adapter = await adapterOf(pipeline, place, options);
+  if (!origin && adapter === undefined) return pipeline;
+  // An adapter's folder stays where it is: a run that is continued finds the same base through it.
+  const kept = origin && place.adapter === undefined ? { origin: began ?? origin } : {};
+  return {
+    ...pipeline,
+    model: { ...pipeline.model, path: folder, base, ...(adapter && { adapter }), ...kept },
+  };
+}
+
+/** The adapter on this machine: what the pipeline declares, or what its model is. One that only evaluates what a run has
+ *  learnt takes that, whatever the run was declared by. */
+async function adapterOf(
+  { model, step }: Pipeline,
+  place: ModelPlace,
+  options: Pick<ResolveOptions, 'signal' | 'onProgress'>,
+): Promise<Pipeline['model']['adapter']> {
+  const { adapter, path } = model;
+  if (place.adapter === undefined) {
+    return typeof adapter === 'string' ? resolveFolder(adapter, { ...options, kind: 'adapter' }) : adapter;
+  }
+  if (adapter === undefined || (typeof adapter !== 'string' && !step)) return place.adapter;
+  throw new ConfigError({
+    where: 'model.adapter',
+    expected: `nothing: model.path, ${path}, is an adapter itself`,
+    received: typeof adapter === 'string' ? adapter : adapter.kind,
+    remedy: 'leave it out to train that adapter on, or set model.path to a model',
+  });
 }
 
 function originOf(outDir: string): Origin | undefined {

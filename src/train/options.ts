@@ -1,11 +1,21 @@
 // The model and step parts of a pipeline: plain options that cross to the device thread as they are.
 
 import type { Origin } from '../hub/index.js';
-import { EMBEDDINGS } from '../models/gemma3n/index.js';
+import { EMBEDDINGS, type BaseModel } from '../models/gemma3n/index.js';
 import { definePart, part } from '../parts.js';
+import type { AdapterPart } from '../peft/index.js';
 import { z } from '../schema.js';
 import type { AdamWOptions } from '../optim/index.js';
 import type { ScheduleOptions } from '../optim/index.js';
+
+/** Not a union, whose fault would name no path within the adapter. */
+const ADAPTER = z.unknown().transform((value, context) => {
+  const checked = typeof value === 'string' ? z.string().min(1) : part('adapter');
+  const result = checked.safeParse(value, { reportInput: true });
+  if (result.success) return result.data;
+  for (const issue of result.error.issues) context.issues.push({ ...issue, input: issue.input } as never);
+  return z.NEVER;
+}) as unknown as z.ZodType<AdapterPart | string, AdapterPart | string>;
 
 const MODEL = z.strictObject({
   /** Folder with config.json, weights and processor files, or a repository of the Hub. */
@@ -16,6 +26,9 @@ const MODEL = z.strictObject({
   device: z.string().default('cpu'),
   /** Parts or globs of parameters that do not learn. */
   freeze: z.array(z.string().min(1)).default([]),
+  /** What learns in place of the weights: `lora({ ... })` or `dora({ ... })`, or an adapter to go on with, a folder in PEFT's
+   *  layout or a repository of the Hub. */
+  adapter: ADAPTER.optional(),
   /** 'mapped' keeps frozen embeddings in their file in the host's memory, where only a batch's rows are read: the
    *  per-layer ones, and the input's where it can; 'perLayerMapped' the former alone. 'device' by default. */
   embeddings: z.enum(EMBEDDINGS).optional(),
@@ -25,8 +38,11 @@ const MODEL = z.strictObject({
   projector: z.enum(['pretrained', 'whitened']).default('pretrained'),
 });
 
-export type ModelOptions = z.output<typeof MODEL> & {
+export type ModelOptions = Omit<z.output<typeof MODEL>, 'adapter'> & {
   readonly kind: string;
+  readonly adapter?: AdapterPart | string | undefined;
+  /** What an adapter's files call the model; set by the run. */
+  readonly base?: BaseModel;
   /** Where `path` was downloaded from; set by the run. */
   readonly origin?: Origin;
 };

@@ -9,12 +9,15 @@ import {
   saveCheckpoint,
   stateFile,
   writeBest,
+  withFile,
   writeModelFiles,
+  writeSafetensors,
   type BestCheckpoints,
+  type ModelFiles,
   type TrainingState,
 } from '../checkpoint/index.js';
 import { messageOf } from '../errors.js';
-import { modelFiles } from '../models/gemma3n/index.js';
+import { ADAPTER_WEIGHTS, adapterFiles, companionsOf, modelFiles } from '../models/gemma3n/index.js';
 import {
   forgetSent,
   noGrad,
@@ -38,6 +41,8 @@ export interface SentWeight {
 export interface Snapshot {
   readonly state: TrainingState;
   readonly files: ReadonlyMap<string, Uint8Array>;
+  /** Of an adapter, in PEFT's layout, and not of a whole model. */
+  readonly isAdapter: boolean;
   readonly weights: readonly SentWeight[];
   readonly optimizer: readonly SentWeight[];
   /** Of the copy; 0 where there was no memory for one: then nothing may change until the snapshot is written. */
@@ -49,6 +54,8 @@ export interface Snapshot {
 export interface SnapshotSource {
   readonly state: TrainingState;
   readonly model: Parameters<typeof modelFiles>[0];
+  /** Whether the model's adapter alone is set down. */
+  readonly isAdapter?: boolean;
   /** Parameters that may change from now on. */
   readonly changing: ReadonlySet<Tensor>;
   readonly optimizer: Iterable<readonly [name: string, tensor: Tensor]>;
@@ -73,11 +80,11 @@ export interface WrittenCheckpoint {
 /** Copies what changes; blocks this thread no longer than that takes. On an accelerator, the copy is in the host's memory.
  *  @param freeBytes of the host's memory, which the copy must not exceed */
 export function takeSnapshot(
-  { state, model, changing, optimizer }: SnapshotSource,
+  { state, model, isAdapter = false, changing, optimizer }: SnapshotSource,
   freeBytes = freemem(),
 ): Snapshot {
   const begun = performance.now();
-  const { files, weights } = modelFiles(model);
+  const { files, weights, made } = isAdapter ? adapterParts(model) : { ...modelFiles(model), made: [] };
   const states = [...optimizer];
   const copied = [...weights.map(({ tensor }) => tensor).filter((tensor) => changing.has(tensor))];
   const needed = sumOf([...copied, ...states.map(([, tensor]) => tensor)]);
@@ -92,6 +99,7 @@ export function takeSnapshot(
     return {
       state,
       files,
+      isAdapter,
       weights: weights.map(({ name, tensor, dtype }) => ({
         name,
         tensor: send(tensor, changing.has(tensor)),
@@ -104,7 +112,9 @@ export function takeSnapshot(
   } catch (error) {
     forgetSent(sent);
     if (!isCopied) throw error;
-    return takeSnapshot({ state, model, changing, optimizer: states }, 0); // there was less memory than was said
+    return takeSnapshot({ state, model, isAdapter, changing, optimizer: states }, 0); // there was less memory than was said
+  } finally {
+    for (const tensor of made) tensor.dispose();
   }
 }
 
@@ -135,7 +145,8 @@ export async function writeSnapshot(
           join(beside, stateFile),
           sumOf([...weights, ...optimizer].map(({ tensor }) => tensor)),
         );
-        await writeModelFiles(beside, { files, weights });
+        if (snapshot.isAdapter) await writeAdapter(beside, files, weights);
+        else await writeModelFiles(beside, { files, weights });
       },
       optimizer: optimizer.map(({ name, tensor }) => [name, tensor] as const),
     });
@@ -172,6 +183,29 @@ export async function settleOthers(
   } catch (error) {
     return messageOf(error);
   }
+}
+
+/** With the processor's files, so that the folder can be used as a model's. */
+function adapterParts(model: SnapshotSource['model']): ModelFiles & { readonly made: readonly Tensor[] } {
+  const { files, weights, made } = adapterFiles(model);
+  const all = new Map([...companionsOf(model.config), ...files]);
+  return {
+    files: all,
+    weights: weights.map(([name, tensor]) => ({ name, tensor, dtype: tensor.dtype })),
+    made,
+  };
+}
+
+async function writeAdapter(
+  folder: string,
+  files: ModelFiles['files'],
+  weights: ModelFiles['weights'],
+): Promise<void> {
+  for (const [name, bytes] of files) await withFile(join(folder, name), (handle) => handle.writeFile(bytes));
+  await writeSafetensors(
+    join(folder, ADAPTER_WEIGHTS),
+    weights.map(({ name, tensor }) => [name, tensor] as const),
+  );
 }
 
 function copyOf(tensor: Tensor): Tensor {

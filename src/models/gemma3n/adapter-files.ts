@@ -1,6 +1,6 @@
 // Adapters to and from folders in PEFT's layout: adapter_config.json and adapter_model.safetensors.
 
-import * as fs from 'node:fs/promises';
+import * as fs from 'node:fs';
 import { join } from 'node:path';
 import {
   checkpointFault,
@@ -65,7 +65,7 @@ export async function loadAdapter(
   { trainable = false, name = DEFAULT_ADAPTER, ...where }: LoadAdapterOptions = {},
 ): Promise<Gemma3n> {
   const folder = await resolveFolder(dirOrRepo, { ...where, kind: 'adapter' });
-  const stored = await readStored(folder);
+  const stored = readStored(folder);
   adaptersOf(model)?.refuseTaken(name);
   const file = openAdapter(folder);
   try {
@@ -93,8 +93,8 @@ export async function loadAdapter(
 
 /** Fills an adapter that a model has already with the tensors of a folder: of the same declaration, 'pissa' included.
  *  @throws {CheckpointError} when they are not those of this adapter */
-export async function refillAdapter(model: Gemma3n, folder: string, name = DEFAULT_ADAPTER): Promise<void> {
-  const stored = await readStored(folder);
+export function refillAdapter(model: Gemma3n, folder: string, name = DEFAULT_ADAPTER): void {
+  const stored = readStored(folder);
   const adapter = Adapters.of(model).get(name);
   using file = openAdapter(folder);
   const { storedAs } = planAdapter(model, file, stored, folder);
@@ -168,14 +168,14 @@ export function isAdapterFile(name: string): boolean {
 }
 
 /** Reads and checks a folder's adapter_config.json. */
-export async function readStored(folder: string): Promise<StoredConfig> {
+export function readStored(folder: string): StoredConfig {
   const path = join(folder, ADAPTER_CONFIG);
   let json: unknown;
   try {
-    const { size } = await fs.stat(path);
+    const { size } = fs.statSync(path);
     if (size > MOST_CONFIG_BYTES)
       throw new Error(`${size} bytes, where ${MOST_CONFIG_BYTES} are more than enough`);
-    json = parseStrictJson(await fs.readFile(path, 'utf8'));
+    json = parseStrictJson(fs.readFileSync(path, 'utf8'));
     if (!isObject(json)) throw new Error('no object');
   } catch (cause) {
     throw readFault(path, "an adapter's configuration in JSON", cause);

@@ -12,6 +12,7 @@ export {
 } from './adapters.js';
 export {
   ADAPTER_CONFIG,
+  ADAPTER_WEIGHTS,
   adapterFiles,
   isAdapterFile,
   loadAdapter,
@@ -19,11 +20,12 @@ export {
   saveAdapter,
   type LoadAdapterOptions,
 } from './adapter-files.js';
-export { setBase } from './base-model.js';
+export { setBase, type BaseModel } from './base-model.js';
 export { isAdapterFolder, placeOf, type ModelPlace } from './model-place.js';
 export type { LabelledInputs, ModelInputs, ModelOutputs } from './causal-lm.js';
 export { decodeConfig, type Gemma3nConfig } from './config.js';
 export {
+  companionsOf,
   endTokenIds,
   fromConfig,
   fromPretrained,

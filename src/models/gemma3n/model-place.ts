@@ -27,7 +27,7 @@ export async function placeOf(dirOrRepo: string, options: ResolveOptions = {}): 
   if (!isAdapterFolder(folder)) {
     return { folder, ...(origin && { origin }), base: { path: dirOrRepo, revision } };
   }
-  const { base, baseRevision } = await readStored(folder);
+  const { base, baseRevision } = readStored(folder);
   if (base === undefined) {
     throw checkpointFault(join(folder, ADAPTER_CONFIG), undefined, {
       expected: 'base_model_name_or_path, the model that the adapter belongs to',

@@ -1,0 +1,12 @@
+// The same by DoRA: direction and magnitude of each weight learn apart.
+
+import { dora, gemma3n, pipeline } from 'sluice';
+import sft from './sft.pipeline.js';
+
+export default pipeline({
+  ...sft,
+  name: 'image-dora',
+  model: gemma3n('fixtures/tiny-gemma3n', {
+    adapter: dora({ rank: 8, alpha: 16, targets: ['text', 'projector'] }),
+  }),
+});
