@@ -203,7 +203,7 @@ export type FlowEvent =
        *  lies behind a position: that is told again when a run goes on from there. */
       readonly part: number;
       /** Its item's, where the source gives cursors. */
-      readonly cursor: Cursor | undefined;
+      readonly cursor: Cursor;
       readonly stage: string;
       readonly error: unknown;
     }

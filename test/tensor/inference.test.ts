@@ -116,7 +116,7 @@ describe.each(['float32', 'bfloat16'] as const)('in %s', (dtype) => {
       const product = wide[0]!.matmul(wide[1]!.transpose(0, 1));
       const [y, expected] = hasBias
         ? [linear(...inputs), product.add(wide[2]!)]
-        : [linear(inputs[0]!, inputs[1]!), product];
+        : [linear(inputs[0], inputs[1]), product];
       expect(difference(y, expected)).toBeLessThan(tolerance[dtype]!);
       const pick = (list: readonly Tensor[]): Tensor[] => learning.map((i) => list[i]!);
       const gradients = grad([y], pick(inputs), [cotangent]);
