@@ -1,6 +1,7 @@
 export {
   DTYPES,
   Tensor,
+  backward,
   enableGrad,
   engine,
   grad,

@@ -481,6 +481,17 @@ export function grad(
   return gradients.map((handle) => (handle > 0 ? new Tensor(handle) : null));
 }
 
+/** Accumulates gradients into the leaves of several tensors' graphs at once. @param gradients one an output */
+export function backward(outputs: readonly Tensor[], gradients: readonly Tensor[]): void {
+  attempt('backward', outputs, () =>
+    engine().backward(
+      outputs.map((tensor) => tensor.live()),
+      gradients.map((tensor) => tensor.live()),
+      false,
+    ),
+  );
+}
+
 // --- operators by name -----------------------------------------------------------------------------------------------
 
 /** Any operator of libtorch: `op('aten::topk')`, `op('aten::add.Tensor')`.

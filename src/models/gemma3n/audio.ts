@@ -2,8 +2,8 @@
 // several kept.
 
 import { ModelError } from '../../errors.js';
-import { Module } from '../../nn/index.js';
-import { type Tensor, ones, op, scope, tensor, where } from '../../tensor/index.js';
+import { Module, segment } from '../../nn/index.js';
+import { type Tensor, ones, op, tensor, where } from '../../tensor/index.js';
 import { attentionContext } from './audio-attention.js';
 import { type AudioConfig, subSampling } from './audio-config.js';
 import { ConformerBlock } from './audio-conformer.js';
@@ -42,20 +42,23 @@ export class AudioTower extends Module {
     refuseEmptyClips(onHost);
     const input = withoutPadding(inputFeatures.to(device).to(dtype), onHost, config);
 
-    let x = scope(() => this.subsampleConvProjection.forward(input));
+    let x = segment('audio', input, (given) => this.subsampleConvProjection.forward(given));
     const mask = slice(realFrames.to(device), 1, 0, undefined, subSampling(config));
     const context = { ...attentionContext(config, mask, x), real: mask.unsqueeze(-1).to(dtype) };
 
     for (const block of this.conformer) {
       // A layer's own tensors go with it, its input too: together they would be a gigabyte or two a clip.
-      const y = scope(() => block.forward(x, context));
+      const y = segment('audio', { x, context }, (given) => block.forward(given.x, given.context));
       x.dispose();
       x = y;
     }
 
     const kept = (frames: Tensor): Tensor => slice(frames, 1, 0, undefined, config.confReductionFactor);
     const keptMask = kept(mask);
-    return { features: kept(x).maskedFill(keptMask.logicalNot().unsqueeze(-1), 0), mask: keptMask };
+    const features = segment('audio', { x, keptMask }, (given) =>
+      kept(given.x).maskedFill(given.keptMask.logicalNot().unsqueeze(-1), 0),
+    );
+    return { features, mask: keptMask };
   }
 }
 

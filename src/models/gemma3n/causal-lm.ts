@@ -2,12 +2,21 @@
 // inputs become embeddings.
 
 import { ModelError } from '../../errors.js';
-import { type Linear, type LossSum, Module, crossEntropyMean, lossSum, softcap } from '../../nn/index.js';
+import {
+  type Linear,
+  type LossSum,
+  Module,
+  crossEntropyMean,
+  lossSum,
+  segment,
+  softcap,
+} from '../../nn/index.js';
 import { adaptersOf, originalOf } from '../../peft/index.js';
 import { type Tensor, linear, scope } from '../../tensor/index.js';
 import type { Gemma3nConfig } from './config.js';
 import type { KvCache } from './kv-cache.js';
 import { checkpointName } from './names.js';
+import { type RecomputeOptions, type RecomputedLoss, recomputedLoss } from './recompute.js';
 import type { TextModel } from './text-model.js';
 
 /** What a model computes on. Integer tensors are int64. */
@@ -110,10 +119,34 @@ export abstract class CausalLm extends Module {
       });
     }
     return scope(() =>
-      lossSum(this.hiddenStates(inputs), this.outputWeight, labels, {
-        softcap: this.config.text.finalLogitSoftcapping,
-      }),
+      segment('loss', { hidden: this.hiddenStates(inputs), labels }, (given) =>
+        lossSum(given.hidden, this.outputWeight, given.labels, {
+          softcap: this.config.text.finalLogitSoftcapping,
+        }),
+      ),
     );
+  }
+
+  /** `lossSum` and its backward pass, with activation checkpointing: the layers of the chosen parts keep their inputs alone
+   *  and are computed again for their gradients. Loss and gradients are those of `lossSum`, and gradients are added to what
+   *  is there; without any label nothing is.
+   *
+   *      const { numLabels } = model.lossSumBackward(batch, { checkpointing: ['text', 'vision'] });
+   *      optimizer.step({ scale: 1 / numLabels });
+   *
+   *  @throws {ModelError} as `lossSum`, when nothing learns, and when an input asks for a gradient of its own */
+  lossSumBackward(inputs: LabelledInputs, options: RecomputeOptions = {}): LossSum {
+    return scope(() => {
+      const recomputed = this.recomputedLoss(inputs, options);
+      if (recomputed.numLabels > 0) recomputed.backward();
+      else recomputed.dispose();
+      return { loss: recomputed.loss.detach(), numLabels: recomputed.numLabels };
+    });
+  }
+
+  /** The forward pass of `lossSumBackward`: the backward pass is the caller's, in the same scope. */
+  recomputedLoss(inputs: LabelledInputs, options: RecomputeOptions = {}): RecomputedLoss {
+    return recomputedLoss(this, inputs, options);
   }
 
   /** The text tower's last hidden states. @param cache of the tokens before these

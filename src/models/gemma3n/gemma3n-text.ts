@@ -1,7 +1,7 @@
 // Gemma3nForCausalLM: the text tower with its output head.
 
 import { ModelError } from '../../errors.js';
-import { Linear } from '../../nn/index.js';
+import { Linear, segment } from '../../nn/index.js';
 import { CausalLm, type Embedded, type ModelInputs } from './causal-lm.js';
 import type { Gemma3nConfig } from './config.js';
 import { TextModel } from './text-model.js';
@@ -31,6 +31,9 @@ export class Gemma3nText extends CausalLm {
       });
     }
     if (!inputIds) throw new Error('checked by CausalLm');
-    return { inputsEmbeds: this.model.embed(inputIds), perLayerInputs: this.model.perLayerInputs(inputIds) };
+    return segment('text', inputIds, (ids) => ({
+      inputsEmbeds: this.model.embed(ids),
+      perLayerInputs: this.model.perLayerInputs(ids),
+    }));
   }
 }

@@ -1,8 +1,8 @@
 // MobileNet-V5, the image encoder of Gemma 3n, as timm's `mobilenetv5_300m_enc`: a strided stem, stages of blocks, and
 // an adapter that fuses the features of several resolutions into one. Leaves out: timm's classification head.
 
-import { Module } from '../../nn/index.js';
-import { type Tensor, cat, op, scope } from '../../tensor/index.js';
+import { Module, segment } from '../../nn/index.js';
+import { type Tensor, cat, op } from '../../tensor/index.js';
 import { type Block, UniversalInvertedResidual, createBlock } from './mobilenet-blocks.js';
 import { type ActivationName, ConvNormAct, RmsNorm2d } from './mobilenet-layers.js';
 import { planTower } from './mobilenet-plan.js';
@@ -36,21 +36,21 @@ export class MobileNetV5Encoder extends Module {
   /** @param pixels [images, inChans, height, width]
    *  @returns [images, 2048, ...msfaOutputResolution], in channels-last memory */
   forward(pixels: Tensor): Tensor {
-    let x = scope(() => this.convStem.forward(pixels.contiguous('channelsLast')));
+    let x = segment('vision', pixels, (given) => this.convStem.forward(given.contiguous('channelsLast')));
 
     const last = Math.max(...this.fusedStages);
     const features: Tensor[] = this.fusedStages.includes(0) ? [x] : [];
     for (let stage = 1; stage <= last; stage++) {
       for (const block of this.blocks[stage - 1] ?? []) {
         // A block's own tensors go with it, its input too: together they would be some gigabytes an image.
-        const y = scope(() => block.forward(x));
+        const y = segment('vision', x, (given) => block.forward(given));
         if (!features.includes(x)) x.dispose();
         x = y;
       }
       if (this.fusedStages.includes(stage)) features.push(x);
     }
 
-    return this.msfa.forward(features);
+    return segment('vision', features, (given) => this.msfa.forward(given));
   }
 }
 

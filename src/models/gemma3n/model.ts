@@ -2,7 +2,7 @@
 // then vision's and audio's hard tokens) become embeddings; features of media take the places of their placeholders.
 
 import { ConfigError, ModelError } from '../../errors.js';
-import { Linear, Module } from '../../nn/index.js';
+import { Linear, Module, segment } from '../../nn/index.js';
 import { type Tensor, cat, full, op, scope, tensor, where } from '../../tensor/index.js';
 import { type AudioFrames, AudioTower } from './audio.js';
 import { decodeAudioConfig } from './audio-config.js';
@@ -118,7 +118,9 @@ export class Gemma3nMultimodal extends CausalLm {
     if (!visionTower || !embedVision) return super.imageFeatures(pixelValues);
     return scope(() => {
       const features = visionTower.forward(pixelValues);
-      return embedVision.embedSoft(features.mul(Math.sqrt(visionTower.config.hiddenSize)));
+      return segment('vision', features, (x) =>
+        embedVision.embedSoft(x.mul(Math.sqrt(visionTower.config.hiddenSize))),
+      );
     });
   }
 
@@ -132,7 +134,7 @@ export class Gemma3nMultimodal extends CausalLm {
     if (!audioTower || !embedAudio) return super.audioFeatures(inputFeatures);
     return scope(() => {
       const { features, mask } = audioTower.forward(inputFeatures, inputFeaturesMask);
-      return { features: embedAudio.embedSoft(features), mask };
+      return { features: segment('audio', features, (x) => embedAudio.embedSoft(x)), mask };
     });
   }
 
@@ -151,14 +153,17 @@ export class Gemma3nMultimodal extends CausalLm {
       const ids = hostIds(inputIds);
       const imagePlaces = places(ids, this.#image, pixelValues);
       const clipPlaces = places(ids, this.#clip, inputFeatures);
-      let embeds = this.#embedWords(inputIds, ids);
-      if (pixelValues && imagePlaces.length > 0) {
-        embeds = putInto(embeds, imagePlaces, this.imageFeatures(pixelValues));
-      }
-      if (inputFeatures && clipPlaces.length > 0) {
-        embeds = putInto(embeds, clipPlaces, this.#softTokens(inputFeatures, inputFeaturesMask));
-      }
-      return { inputsEmbeds: embeds, perLayerInputs: this.languageModel.perLayerInputs(inputIds) };
+      const image = pixelValues && imagePlaces.length > 0 ? this.imageFeatures(pixelValues) : undefined;
+      const sound =
+        inputFeatures && clipPlaces.length > 0
+          ? this.#softTokens(inputFeatures, inputFeaturesMask)
+          : undefined;
+      return segment('text', { inputIds, image, sound }, (given) => {
+        let embeds = this.#embedWords(given.inputIds, ids);
+        if (given.image) embeds = putInto(embeds, imagePlaces, given.image);
+        if (given.sound) embeds = putInto(embeds, clipPlaces, given.sound);
+        return { inputsEmbeds: embeds, perLayerInputs: this.languageModel.perLayerInputs(given.inputIds) };
+      });
     });
   }
 
@@ -179,10 +184,15 @@ export class Gemma3nMultimodal extends CausalLm {
       });
     }
     const { vocabOffset, vocabSize } = embedAudio.config;
-    const last = full([1, 1], vocabOffset + vocabSize - 1, { dtype: 'int64', device: features.device });
-    const filler = embedAudio.embedHard(last);
-    const filled = where(mask.unsqueeze(-1), features, filler);
-    return cat([filled, filler.expand([clips, softTokens - frames, hidden])], 1);
+    return segment('audio', { features, mask }, (given) => {
+      const last = full([1, 1], vocabOffset + vocabSize - 1, {
+        dtype: 'int64',
+        device: given.features.device,
+      });
+      const filler = embedAudio.embedHard(last);
+      const filled = where(given.mask.unsqueeze(-1), given.features, filler);
+      return cat([filled, filler.expand([clips, softTokens - frames, hidden])], 1);
+    });
   }
 
   /** Embeddings of ids, each by the vocabulary that it belongs to. */

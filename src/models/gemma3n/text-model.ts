@@ -2,7 +2,7 @@
 // Its output head, and other towers' features among its inputs, belong to the models built on it.
 
 import { ModelError } from '../../errors.js';
-import { Embedding, Linear, Module, RmsNorm, roundTo } from '../../nn/index.js';
+import { Embedding, Linear, Module, RmsNorm, roundTo, segment } from '../../nn/index.js';
 import { type DType, type Tensor, arange, linear, op, scope, stack } from '../../tensor/index.js';
 import type { Copies } from './altup.js';
 import { type LayerType, type TextConfig, sharesKv } from './config.js';
@@ -106,7 +106,7 @@ export class TextModel extends Module {
       }
       const rest = start === 0 ? inputs : piece(inputs, start, length - start);
       const copies = this.#layersOf(rest, inputs.lastOnly ? 'last' : 'all');
-      return this.norm.forward(this.#gather(copies));
+      return segment('text', { all: copies.all }, ({ all }) => this.norm.forward(this.#gather(all)));
     });
   }
 
@@ -122,9 +122,13 @@ export class TextModel extends Module {
     const positionIds = inputs.positionIds ?? arange(seen, seen + length, 1, { device }).unsqueeze(0);
     const rotation = rotations(config, positionIds, dtype);
     const masks = attentionMasks(config, { ...inputs, batch, length, device, cache });
-    const perLayer = this.#projectPerLayer(inputs, narrowFrom);
+    const tokens = { inputsEmbeds, perLayerInputs: inputs.perLayerInputs };
+    const { perLayer, ...spread } = segment('text', tokens, (given) => ({
+      perLayer: this.#projectPerLayer(given, narrowFrom),
+      ...this.#spread(given.inputsEmbeds),
+    }));
 
-    let copies = this.#spread(inputsEmbeds);
+    let copies: Copies = spread;
     const sources: KeysValues[] = [];
     for (const [i, layer] of this.layers.entries()) {
       const kind = config.layerTypes[i] ?? 'full_attention';
@@ -133,19 +137,20 @@ export class TextModel extends Module {
         layer.keysValues(copies, rotationOfAll, cache);
         break;
       }
-      const result = scope(() =>
-        layer.forward(copies, perLayer[i] ?? inputsEmbeds, {
-          rotation: i > narrowFrom ? lastRotation(rotationOfAll) : rotationOfAll,
-          sight: (i < narrowFrom ? masks.all[kind] : masks.last[kind]) ?? {},
-          shared: sharesKv(config, i) ? sources[config.kvSources[i] ?? 0] : undefined,
-          cache,
-          lastOnly: i === narrowFrom,
-        }),
+      const given = {
+        copies,
+        perLayerInput: perLayer[i] ?? inputsEmbeds,
+        rotation: i > narrowFrom ? lastRotation(rotationOfAll) : rotationOfAll,
+        sight: (i < narrowFrom ? masks.all[kind] : masks.last[kind]) ?? {},
+        shared: sharesKv(config, i) ? sources[config.kvSources[i] ?? 0] : undefined,
+      };
+      const result = segment('text', given, ({ copies, perLayerInput, ...context }) =>
+        layer.forward(copies, perLayerInput, { ...context, cache, lastOnly: i === narrowFrom }),
       );
       // Of no use to later layers; a backward pass holds what it needs by itself.
       if (i > 0) for (const used of Object.values(copies) as Tensor[]) used.dispose();
       copies = result.copies;
-      sources.push(result.keysValues);
+      sources.push(given.shared ?? result.keysValues);
     }
     cache?.advance(length);
     return copies;
@@ -159,7 +164,10 @@ export class TextModel extends Module {
 
   /** Each layer's inputs, joined with what the embeddings say: [batch, length, hiddenSizePerLayerInput], from layer
    *  `narrowFrom` on of the last token alone. */
-  #projectPerLayer(inputs: TextInputs, narrowFrom: number): readonly Tensor[] {
+  #projectPerLayer(
+    inputs: Pick<TextInputs, 'inputsEmbeds' | 'perLayerInputs'>,
+    narrowFrom: number,
+  ): readonly Tensor[] {
     const { numHiddenLayers, hiddenSizePerLayerInput } = this.config;
     const { inputsEmbeds, perLayerInputs } = inputs;
     if (perLayerInputs) {
@@ -207,7 +215,7 @@ export class TextModel extends Module {
   }
 
   /** The mean of the copies, each projected back and brought to the magnitude of copy 0. */
-  #gather({ all }: Copies): Tensor {
+  #gather(all: Tensor): Tensor {
     return scope(() => {
       const [first = all, ...rest] = unbind(all, 2);
       const magnitude = rms(first);

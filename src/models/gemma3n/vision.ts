@@ -1,7 +1,7 @@
 // The image tower in its place in the model: `vision_tower.timm_model` in checkpoints.
 
 import { ModelError } from '../../errors.js';
-import { Module } from '../../nn/index.js';
+import { Module, segment } from '../../nn/index.js';
 import type { Tensor } from '../../tensor/index.js';
 import { MobileNetV5Encoder } from './mobilenet.js';
 import type { VisionConfig } from './vision-config.js';
@@ -38,6 +38,6 @@ export class VisionTower extends Module {
     }
     const { dtype } = this.timmModel.convStem.conv.weight;
     const features = this.timmModel.forward(pixelValues.to(dtype));
-    return features.permute([0, 2, 3, 1]).flatten(1, 2);
+    return segment('vision', features, (x) => x.permute([0, 2, 3, 1]).flatten(1, 2));
   }
 }
