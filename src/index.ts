@@ -12,7 +12,20 @@ export {
   type StallForecast,
   type StallOptions,
 } from './train/plan-stalls.js';
-export { adamw, clipGradNorm, constant, cosine, linear } from './optim/index.js';
+export {
+  adafactor,
+  adamw,
+  adamw8bit,
+  clipGradNorm,
+  constant,
+  cosine,
+  inverseSqrt,
+  linear,
+  lion,
+  muon,
+  sgd,
+  wsd,
+} from './optim/index.js';
 export { mix, type MixEntry, type MixOptions, type MixSource } from './data/mix.js';
 export { arrow } from './data/arrow.js';
 export { folder, type FolderRow, type MediaFile } from './data/folder.js';

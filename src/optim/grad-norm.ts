@@ -4,6 +4,7 @@ import { ConfigError } from '../errors.js';
 import { noGrad, op, scope, type Tensor } from '../tensor/index.js';
 
 const foreachNorm = op<Tensor[]>('aten::_foreach_norm.Scalar');
+const squareSumsOp = op('sluice::square_sums');
 const foreachMul_ = op('aten::_foreach_mul_.Scalar');
 const stack = op('aten::stack');
 const vectorNorm = op('aten::linalg_vector_norm');
@@ -13,6 +14,7 @@ export function gradNorm(gradients: readonly Tensor[]): number {
   if (gradients.length === 0) return 0;
   return scope(() =>
     noGrad(() => {
+      if (gradients.every(({ device }) => device === 'cpu')) return Math.sqrt(sumOf(squareSums(gradients)));
       const norms = [
         ...groupBy(gradients, (gradient) => `${gradient.device} ${gradient.dtype}`).values(),
       ].flatMap((group) => foreachNorm(group, 2, group[0]!.dtype === 'float64' ? 'float64' : 'float32'));
@@ -21,6 +23,15 @@ export function gradNorm(gradients: readonly Tensor[]): number {
       return vectorNorm(stack(together), 2).item();
     }),
   );
+}
+
+/** The sum of squares of each, in float64, in one pass over all of them. */
+export function squareSums(tensors: readonly Tensor[]): number[] {
+  return scope(() => noGrad(() => Array.from(squareSumsOp(tensors).toTypedArray(), Number)));
+}
+
+function sumOf(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0);
 }
 
 /** Scales the gradients of `tensors` down so that their global norm is at most `max`, as torch.nn.utils.clip_grad_norm_

@@ -1,3 +1,23 @@
-export { AdamW, adamw, type AdamWOptions, type AdamWPart, type StateSource } from './adamw.js';
-export { clipGradNorm, gradNorm } from './grad-norm.js';
-export { constant, cosine, linear, scheduleFactor, type Schedule, type ScheduleOptions } from './schedule.js';
+export { adafactor, type AdafactorOptions } from './adafactor.js';
+export { adamw, type AdamWOptions, type AdamWPart } from './adamw.js';
+export { adamw8bit, dynamicMap, type AdamW8BitOptions } from './adamw8bit.js';
+export { CLIP, Clipping, type ClipOptions } from './clip.js';
+export { clipGradNorm, gradNorm, squareSums } from './grad-norm.js';
+export type { Parameters, TensorGroup } from './groups.js';
+export { optimizerOf, type OptimizerOptions } from './kinds.js';
+export { lion, type LionOptions } from './lion.js';
+export { muon, orthogonalised, type MuonOptions } from './muon.js';
+export { Optimizer, type GradientScale, type StateSource } from './optimizer.js';
+export type { OptimizerPart } from './part.js';
+export {
+  constant,
+  cosine,
+  inverseSqrt,
+  linear,
+  scheduleFactor,
+  scheduleFault,
+  wsd,
+  type Schedule,
+  type ScheduleOptions,
+} from './schedule.js';
+export { sgd, type SgdOptions } from './sgd.js';

@@ -4,7 +4,7 @@ import { loadCheckpoint, type BestCheckpoints } from '../checkpoint/index.js';
 import { TrainError } from '../errors.js';
 import type { FlowPosition } from '../flow/index.js';
 import { loadWeights, refillAdapter } from '../models/gemma3n/index.js';
-import type { AdamW } from '../optim/index.js';
+import type { Optimizer } from '../optim/index.js';
 import { decode, z } from '../schema.js';
 import type { Learner } from './learner.js';
 import { takeSnapshot, type Snapshot } from './snapshot.js';
@@ -98,7 +98,7 @@ export function loadTraining(learner: Learner, folder: string): SavedPosition {
   return { step: state.step, stream: stream ?? undefined, plan };
 }
 
-function optimizerOf({ optimizer }: Learner): AdamW {
+function optimizerOf({ optimizer }: Learner): Optimizer {
   if (optimizer) return optimizer;
   throw new TrainError('checkpoint: expected a learner that trains');
 }

@@ -2,9 +2,11 @@
 
 import type { Origin } from '../data/types.js';
 import type { WaitShare } from '../flow/index.js';
+import type { StepMeasures } from './dynamics.js';
+import type { Warning } from './dynamics-warnings.js';
 
 /** One optimizer step, after its update. */
-export interface StepEvent {
+export interface StepEvent extends Partial<StepMeasures> {
   readonly event: 'step';
   /** From 1. */
   readonly step: number;
@@ -13,6 +15,10 @@ export interface StepEvent {
   readonly numLabels: number;
   /** Global gradient norm before clipping. */
   readonly gradNorm: number;
+  /** Whether the gradient was scaled down; their share over the steps says whether clipping is the rule. */
+  readonly clipped: boolean;
+  /** Micro-batches of the step in which every label is masked: they taught nothing. */
+  readonly skipped: number;
   readonly lr: number;
   /** Real (unpadded) tokens. */
   readonly tokens: number;
@@ -23,6 +29,8 @@ export interface StepEvent {
   readonly stepMs: number;
   /** Time that the device waited for this step's batches. */
   readonly waitMs: number;
+  /** `tokens` over both times. */
+  readonly tokensPerSecond?: number;
   /** Host-side waiting by the stage to blame, ms. */
   readonly waits: Readonly<Record<string, number>>;
   /** The row that was waited for longest, where one was. */
@@ -98,6 +106,25 @@ export interface NoticeEvent {
   readonly message: string;
   /** This is the last of so many that are not told one by one. */
   readonly count?: number;
+}
+
+/** Training goes on, but not as it should; each kind is told once. */
+export interface WarningEvent extends Warning {
+  readonly event: 'warning';
+  /** The step after which it was seen; 0 before the first. */
+  readonly step: number;
+}
+
+/** What is trained, before the first step. */
+export interface ModelEvent {
+  readonly event: 'model';
+  readonly numParameters: number;
+  readonly numTrainable: number;
+  /** What the loss caps logits at, of config.json; missing where it does not. */
+  readonly softcap?: number;
+  /** Floating point operations a second of a matrix product on the run's device and dtype, as measured at the start:
+   *  what `mfu` is a share of. */
+  readonly peakFlops?: number;
 }
 
 /** The step waits for data for very long, and still does: what it waits for. */
@@ -199,6 +226,8 @@ export type RunEvent =
   | AnswersEvent
   | QuarantineEvent
   | NoticeEvent
+  | ModelEvent
+  | WarningEvent
   | DetachEvent
   | StallEvent
   | CheckpointEvent

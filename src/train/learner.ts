@@ -17,11 +17,10 @@ import {
   setBase,
   whitenProjector,
 } from '../models/gemma3n/index.js';
-import { type AdamW, adamw, gradNorm as normOf, scheduleFactor } from '../optim/index.js';
+import { Clipping, type Optimizer, optimizerOf, scheduleFactor } from '../optim/index.js';
 import {
   type Tensor,
   manualSeed,
-  op,
   randomState,
   scope,
   setNumThreads,
@@ -50,6 +49,10 @@ export interface UpdateResult {
   readonly loss: number;
   readonly numLabels: number;
   readonly gradNorm: number;
+  /** Whether the gradient was scaled down. */
+  readonly clipped: boolean;
+  /** Micro-batches without any label, which taught nothing. */
+  readonly skipped: number;
   readonly lr: number;
   readonly stepMs: number;
   readonly waitMs: number;
@@ -71,10 +74,13 @@ export class Learner {
   readonly #model: Gemma3n;
   readonly #spec: LearnerSpec;
   readonly #trainable: readonly [string, Tensor][];
-  readonly #optimizer: AdamW | undefined;
+  readonly #optimizer: Optimizer | undefined;
+  readonly #clipping: Clipping | undefined;
+  readonly #peakRate: number = 0;
   #step = 0;
   #lossSum = 0;
   #numLabels = 0;
+  #skipped = 0;
   #stepMs = 0;
   #waitMs = 0;
   #idleSince = performance.now();
@@ -96,8 +102,10 @@ export class Learner {
         tables.filter((name) => !isFrozen(name, spec.model.freeze) && spec.model.adapter === undefined),
       );
       if (this.#trainable.length === 0) throw nothingLearns(spec.model.freeze);
-      const { kind: _kind, ...options } = spec.step.optimizer;
-      this.#optimizer = adamw(options)(this.#trainable.map(([, tensor]) => tensor));
+      const { optimizer, clip, clipNorm } = spec.step;
+      this.#optimizer = optimizerOf(optimizer, this.#trainable);
+      this.#peakRate = this.#optimizer.lr;
+      this.#clipping = new Clipping(this.#trainable, clip ?? { norm: clipNorm ?? Infinity });
     }
   }
 
@@ -138,7 +146,7 @@ export class Learner {
   get accumulation(): number {
     return this.#spec.step?.accumulate ?? 1;
   }
-  get optimizer(): AdamW | undefined {
+  get optimizer(): Optimizer | undefined {
     return this.#optimizer;
   }
   /** What training may change: all that learns, and the projector where it is set from images. */
@@ -174,7 +182,7 @@ export class Learner {
   update(rows: readonly string[]): UpdateResult {
     const result = this.#work(() => this.#update(rows));
     const { stepMs, waitMs } = { stepMs: this.#stepMs, waitMs: this.#waitMs };
-    this.#lossSum = this.#numLabels = this.#stepMs = this.#waitMs = 0;
+    this.#lossSum = this.#numLabels = this.#skipped = this.#stepMs = this.#waitMs = 0;
     this.#state = this.#present();
     return { ...result, stepMs, waitMs };
   }
@@ -220,6 +228,7 @@ export class Learner {
     const value = loss.item();
     if (!Number.isFinite(value)) throw notFinite(this.#step + 1, 'loss', value, rows);
     if (numLabels > 0) loss.backward();
+    else this.#skipped += 1;
     this.#lossSum += value;
     this.#numLabels += numLabels;
   }
@@ -230,21 +239,16 @@ export class Learner {
     if (!optimizer || !options)
       throw new TrainError('update: expected a learner with a step; give one in the spec');
     const count = Math.max(1, this.#numLabels);
-    const tensors = this.#trainable.map(([, tensor]) => tensor);
-    const gradNorm = scope(() => {
-      const gradients = tensors.map((tensor) => tensor.grad).filter((gradient) => gradient !== null);
-      const norm = normOf(gradients) / count;
-      if (!Number.isFinite(norm)) throw notFinite(this.#step + 1, 'gradient norm', norm, rows);
-      const clip = options.clipNorm === undefined ? 1 : Math.min(1, options.clipNorm / (norm + 1e-6));
-      if (gradients.length > 0) scaleInPlace(gradients, clip / count);
-      return norm;
-    });
-    const lr = options.optimizer.lr * scheduleFactor(options.schedule, this.#step, options.maxSteps);
+    const { norm, scale, clipped } = this.#clipping!.measure(count);
+    if (!Number.isFinite(norm)) throw notFinite(this.#step + 1, 'gradient norm', norm, rows);
+    const lr = this.#peakRate * scheduleFactor(options.schedule, this.#step, options.maxSteps);
     optimizer.lr = lr;
-    optimizer.step();
+    optimizer.step({ scale });
     optimizer.zeroGrad();
     this.#step += 1;
-    return { step: this.#step, loss: this.#lossSum / count, numLabels: this.#numLabels, gradNorm, lr };
+    const skipped = this.#skipped;
+    const numLabels = this.#numLabels;
+    return { step: this.#step, loss: this.#lossSum / count, numLabels, gradNorm: norm, clipped, skipped, lr };
   }
 
   /** Runs a part of a step on the clock, unless one before it failed. */
@@ -266,10 +270,4 @@ export class Learner {
   #present(): LearnerState {
     return { step: this.#step, random: randomState(), projectorPending: this.#projectorPending };
   }
-}
-
-const foreachMul_ = op('aten::_foreach_mul_.Scalar');
-
-function scaleInPlace(tensors: readonly Tensor[], factor: number): void {
-  if (factor !== 1) foreachMul_(tensors, factor);
 }

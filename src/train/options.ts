@@ -5,8 +5,8 @@ import { EMBEDDINGS, type BaseModel } from '../models/gemma3n/index.js';
 import { definePart, part } from '../parts.js';
 import type { AdapterPart } from '../peft/index.js';
 import { z } from '../schema.js';
-import type { AdamWOptions } from '../optim/index.js';
-import type { ScheduleOptions } from '../optim/index.js';
+import { CLIP, type OptimizerOptions } from '../optim/index.js';
+import { scheduleFault, type ScheduleOptions } from '../optim/index.js';
 
 /** Not a union, whose fault would name no path within the adapter. */
 const ADAPTER = z.unknown().transform((value, context) => {
@@ -55,19 +55,37 @@ export function gemma3n(path: string, options: Omit<z.input<typeof MODEL>, 'path
   return modelPart({ path, ...options });
 }
 
-const STEP = z.strictObject({
-  optimizer: part('optimizer'),
-  schedule: part('schedule'),
-  /** Largest global gradient norm; larger ones are scaled down to it. */
-  clipNorm: z.number().positive().optional(),
-  maxSteps: z.int().positive(),
-  /** Micro-batches a step; the loss is divided by the step's labels, so the result does not depend on the split. */
-  accumulate: z.int().positive().default(1),
-});
+const STEP = z
+  .strictObject({
+    optimizer: part('optimizer'),
+    schedule: part('schedule'),
+    /** Largest global gradient norm; larger ones are scaled down to it. */
+    clipNorm: z.number().positive().optional(),
+    /** Other clipping in its stead: `{ norm }`, the same; `{ perGroup: { pattern: norm } }`, parameters by pattern, each
+     *  group by its own norm; `{ adaptive: share }`, each row's gradient to a share of the row's own norm. */
+    clip: CLIP.optional(),
+    maxSteps: z.int().positive(),
+    /** Micro-batches a step; the loss is divided by the step's labels, so the result does not depend on the split. */
+    accumulate: z.int().positive().default(1),
+  })
+  .refine(({ clip, clipNorm }) => clip === undefined || clipNorm === undefined, {
+    message: 'expected clip or clipNorm, not both',
+    path: ['clip'],
+  })
+  .superRefine(({ schedule, maxSteps }, context) => {
+    const fault = scheduleFault(schedule as unknown as ScheduleOptions, maxSteps);
+    if (fault)
+      context.addIssue({
+        code: 'custom',
+        path: ['schedule', fault.key],
+        message: fault.message,
+        input: fault.value,
+      });
+  });
 
 export type StepOptions = Omit<z.output<typeof STEP>, 'optimizer' | 'schedule'> & {
   readonly kind: string;
-  readonly optimizer: AdamWOptions & { readonly kind: string };
+  readonly optimizer: OptimizerOptions;
   readonly schedule: ScheduleOptions & { readonly kind: string };
 };
 

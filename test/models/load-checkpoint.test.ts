@@ -10,7 +10,7 @@ import {
   SafetensorsFile,
 } from '../../src/checkpoint/index.js';
 import { fromPretrained, loadWeights, savePretrained, type Gemma3n } from '../../src/models/gemma3n/index.js';
-import { adamw, clipGradNorm, type AdamW } from '../../src/optim/index.js';
+import { adamw, clipGradNorm, type Optimizer } from '../../src/optim/index.js';
 import { scope, setNumThreads } from '../../src/tensor/index.js';
 import { temporaryFolder } from './load-files.js';
 import { referencePath } from './text-reference.js';
@@ -19,7 +19,7 @@ beforeAll(() => setNumThreads(1));
 
 const origin = referencePath('text-sharing');
 
-function learner(model: Gemma3n): { model: Gemma3n; optimizer: AdamW; names: string[] } {
+function learner(model: Gemma3n): { model: Gemma3n; optimizer: Optimizer; names: string[] } {
   const parameters = [...model.namedParameters()];
   const optimizer = adamw({ lr: 1e-3 })(parameters.map(([, tensor]) => tensor));
   return { model: model.train(), optimizer, names: parameters.map(([name]) => name) };

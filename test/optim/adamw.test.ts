@@ -1,7 +1,7 @@
 // Values of fixtures/reference/optim.json come from PyTorch: test/reference/optim.py.
 
 import { describe, expect, test } from 'vitest';
-import { AdamW, adamw, type AdamWOptions } from '../../src/optim/index.js';
+import { type Optimizer, adamw, type AdamWOptions } from '../../src/optim/index.js';
 import { isPart, part, withLeaf } from '../../src/parts.js';
 import { parameter } from '../../src/nn/module.js';
 import { decode, z } from '../../src/schema.js';
@@ -145,7 +145,7 @@ describe('the state', () => {
     const stored = new Map(Array.from(state, ([name, t]) => [name, t.clone()]));
     return { names: [...stored.keys()], read: (name: string) => stored.get(name)!.clone(), stored };
   };
-  const make = (): { parameters: Tensor[]; optimizer: AdamW } => {
+  const make = (): { parameters: Tensor[]; optimizer: Optimizer } => {
     const parameters = [parameter(full([2, 2], 1)), parameter(full([2], 1, { dtype: 'bfloat16' }))];
     return { parameters, optimizer: adamw({ lr: 0.01 })(parameters) };
   };

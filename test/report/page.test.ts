@@ -9,6 +9,8 @@ export function sampleData(numSteps = 200): ReportData {
     loss: 4 * Math.exp(-i / 60) + 0.1 * Math.abs(Math.sin(i)),
     numLabels: 640,
     gradNorm: 10 / (1 + i / 10),
+    clipped: false,
+    skipped: 0,
     lr: 1e-3 * Math.min(1, i / 30),
     tokens: 5000,
     samples: 32,

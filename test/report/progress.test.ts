@@ -33,6 +33,8 @@ const step = (number: number, loss = 2): StepEvent => ({
   loss,
   numLabels: 10,
   gradNorm: 1,
+  clipped: false,
+  skipped: 0,
   lr: 1e-3,
   tokens: 300,
   samples: 4,

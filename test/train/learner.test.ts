@@ -119,7 +119,7 @@ describe('a step', () => {
     const learner = await Learner.open(spec({ clipNorm: 1 }));
     const before = weights(learner.model);
     learner.accumulate(batch([MASKED, MASKED]), ['a']);
-    expect(learner.update(['a'])).toMatchObject({ step: 1, loss: 0, numLabels: 0, gradNorm: 0 });
+    expect(learner.update(['a'])).toMatchObject({ step: 1, loss: 0, numLabels: 0, gradNorm: 0, skipped: 1 });
     expect(largestDifference(weights(learner.model), before)).toBe(0);
 
     // beside labelled rows it takes no part
@@ -268,6 +268,6 @@ describe('a number that is not finite', () => {
 
 /** Nearly in proportion to the gradient. AdamW's first update is else lr * sign(g), which rounding can turn. */
 function linear(given: LearnerSpec): LearnerSpec {
-  const optimizer = { kind: 'adamw', lr: 10, eps: 100, weightDecay: 0 };
+  const optimizer = { kind: 'adamw', lr: 10, eps: 100, weightDecay: 0 } as const;
   return { ...given, step: { ...given.step!, optimizer } };
 }
