@@ -3,6 +3,9 @@
 // Pipeline files
 export { pipeline, type PipelineSpec } from './train/pipeline.js';
 export { gemma3n, sft } from './train/options.js';
+export { tfjsLearner } from './train/tfjs.js';
+export { arrays, labelledImages, type ArrayBatch, type ArrayExample } from './data/arrays.js';
+export type { Guest, GuestSpec, Learner, LearnerUpdate, SavedLearner } from './train/guest.js';
 export { planPipeline, type PlanOptions } from './train/plan.js';
 export type * from './train/plan-types.js';
 export {
@@ -35,6 +38,7 @@ export { rows } from './data/rows-of.js';
 export { concat, cursorForShards, repeat, shard, skip, take, type Shard } from './data/source-parts.js';
 export { assistant, audio, chat, image, system, text, user } from './data/chat.js';
 export { decodeMedia, encode } from './data/stages.js';
+export { cache, type CacheOptions } from './data/cache.js';
 export { batch } from './data/batch.js';
 export { pack, type PackOptions } from './data/pack.js';
 export { filter, flatMap, lift, map, orderedMap, tee, unorderedMap } from './flow/index.js';

@@ -10,7 +10,7 @@ import { describe, expect, it } from 'vitest';
 // The folders and root files of src, lowest floor first. Those of one floor do not know each other,
 // except in the pairs below.
 const floors = [
-  ['errors', 'schema', 'parts', 'lock', 'retry'],
+  ['errors', 'schema', 'parts', 'digest', 'version', 'lock', 'retry'],
   ['flow', 'text', 'image', 'audio', 'hub', 'native'],
   ['data', 'tensor'],
   ['nn'],
@@ -22,7 +22,7 @@ const floors = [
   ['report', 'cli', 'index', 'testing'],
 ];
 const neighbours = new Set([
-  ...['schema>errors', 'parts>errors', 'parts>schema', 'retry>errors'],
+  ...['schema>errors', 'parts>errors', 'parts>schema', 'digest>parts', 'retry>errors'],
   ...['image>native', 'audio>native'],
   ...['eval>train', 'train>eval'],
   ...['cli>report', 'index>report', 'index>cli', 'cli>index'],

@@ -51,8 +51,8 @@ function auditedMedia({ tokenizer, media }: Processor): Audited[] {
 
 /** The stage itself, its inputs looked at, and its outputs where it is the last. */
 function watched(stage: AnyStage, look: Look, isLast: boolean): AnyStage {
-  const connect: Stage<never, unknown>['connect'] = (source) => {
-    const flow = stage.connect(looking(source, stage.name, look));
+  const connect: Stage<never, unknown>['connect'] = (source, reserve) => {
+    const flow = stage.connect(looking(source, stage.name, look), reserve);
     return isLast ? looking(flow, stage.name, look) : flow;
   };
   // Its traits may be accessors: they stay its own.

@@ -1,7 +1,8 @@
 // The files of a model folder that say how its inputs are made, read and sorted by what they configure. Two generations
 // of them exist: preprocessor_config.json beside processor_config.json, and all in the latter (transformers 5).
 
-import { readFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { messageOf, TextError } from '../errors.js';
 
@@ -79,6 +80,20 @@ export async function readProcessorFiles(folder: string): Promise<ProcessorFiles
     processor: processor ?? {},
     ...(model && { model: { config: model, where: join(folder, 'config.json') } }),
   };
+}
+
+/** A digest of the files that a folder's processor is made of, and of the model's configuration.
+ *  @throws when the folder cannot be read */
+export async function processorDigest(folder: string): Promise<string> {
+  const hash = createHash('sha256');
+  const names = (await readdir(folder)).filter(
+    (name) => /\.(json|jinja|model)$/.test(name) && !name.endsWith('.index.json'),
+  );
+  for (const name of names.sort()) {
+    const bytes = await readFile(join(folder, name)).catch(() => undefined);
+    if (bytes) hash.update(`${name}\0${bytes.length}\0`).update(bytes);
+  }
+  return hash.digest('hex');
 }
 
 /** The context that tokenizer_config.json states; some state a number beyond all measure for none. */

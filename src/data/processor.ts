@@ -36,13 +36,15 @@ export class Processor {
   /** @param template none where the folder has none: then only `decode` and the tokenizer work
    *  @param media none for a text-only model
    *  @param maxTokens the context, where the tokenizer states it
-   *  @param reader makes the arrays of pictures and clips */
+   *  @param reader makes the arrays of pictures and clips
+   *  @param folder holds the files that it was made of; none where it was made of none */
   constructor(
     readonly tokenizer: Tokenizer,
     readonly template: ChatTemplate | undefined,
     readonly media: Media = {},
     readonly maxTokens?: number,
     readonly reader: MediaReader = wholeMedia,
+    readonly folder?: string,
   ) {
     const named = ['bos', 'eos', 'pad', 'unk'].flatMap((name) => {
       const token = tokenizer.named(name);
@@ -61,7 +63,8 @@ export class Processor {
 
   /** The same processor, which reads media otherwise. */
   withReader(reader: MediaReader): Processor {
-    return new Processor(this.tokenizer, this.template, this.media, this.maxTokens, reader);
+    const { tokenizer, template, media, maxTokens, folder } = this;
+    return new Processor(tokenizer, template, media, maxTokens, reader, folder);
   }
 
   /** Bytes of one image's pixel values; 0 without images, and where images keep their own sizes. */
@@ -258,5 +261,6 @@ export async function loadProcessor(dirOrRepo: string, options: ResolveOptions =
   const tokenizer = new Tokenizer(files.tokenizer, files.tokenizerConfig, `${folder}/tokenizer.json`);
   if (files.model) checkVocabulary(tokenizer, files.model);
   const template = files.template && new ChatTemplate(files.template.source, files.template.where);
-  return new Processor(tokenizer, template, mediaOf(tokenizer, files), contextOf(files.tokenizerConfig));
+  const media = mediaOf(tokenizer, files);
+  return new Processor(tokenizer, template, media, contextOf(files.tokenizerConfig), wholeMedia, folder);
 }

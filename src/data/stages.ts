@@ -25,6 +25,8 @@ export interface SampleNotice {
   readonly stage: string;
   readonly origin: Origin;
   readonly message: string;
+  /** It is told however many others are. */
+  readonly always?: boolean;
 }
 
 export interface DecodeMediaOptions {

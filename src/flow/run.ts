@@ -134,7 +134,8 @@ class Run {
     try {
       let flow = entrance.items;
       this.stages.forEach((stage, i) => {
-        flow = stage.connect(entering(flow, stage.name, () => this.reserves[i + 1] ?? 0) as never);
+        const reserve = (): number => this.reserves[i + 1] ?? 0;
+        flow = stage.connect(entering(flow, stage.name, reserve) as never, reserve);
       });
       return flow;
     } catch (error) {

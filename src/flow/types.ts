@@ -138,7 +138,8 @@ export interface StageTraits {
 /** A step of the graph over ticketed values. Every ticket that enters leaves in a value, is settled, or is a member of a
  *  group ticket that leaves. An error of its observable stops the run. */
 export interface Stage<A, B> extends StageTraits {
-  readonly connect: (source: Observable<Ticketed<A>>) => Observable<Ticketed<B>>;
+  /** @param reserve what later stages may need a sample to weigh, now */
+  readonly connect: (source: Observable<Ticketed<A>>, reserve?: () => number) => Observable<Ticketed<B>>;
   /** The stages that a `chain` is made of. */
   readonly parts?: readonly AnyStage[];
 }

@@ -14,11 +14,11 @@ export class Notices {
   #furtherTold = 0;
   #last: NoticeEvent | undefined;
 
-  take({ stage, origin, message }: SampleNotice, emit: (event: NoticeEvent) => void): void {
+  take({ stage, origin, message, always }: SampleNotice, emit: (event: NoticeEvent) => void): void {
     const event: NoticeEvent = { event: 'notice', row: rowName(origin), stage, message };
     const key = `${event.row}: ${message}`;
     if (this.#told.has(key)) return;
-    if (this.#told.size < TOLD_NOTICES) {
+    if (always || this.#told.size < TOLD_NOTICES) {
       this.#told.add(key);
       return emit(event);
     }

@@ -1,11 +1,13 @@
 // The name under which a scan is kept: a digest of all that it is a function of, and the folder of the data.
 
 import { createHash } from 'node:crypto';
-import { existsSync, readFileSync } from 'node:fs';
-import * as fs from 'node:fs/promises';
-import { dirname, join, resolve } from 'node:path';
+import { existsSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
 import { expandGlobs } from '../data/glob.js';
-import { digest, fingerprintOf } from './stream-plan.js';
+import { processorDigest } from '../data/processor-files.js';
+import { digest } from '../digest.js';
+import { version } from '../version.js';
+import { fingerprintOf } from './stream-plan.js';
 
 export interface ScanKeyParts {
   readonly source: unknown;
@@ -60,22 +62,4 @@ export async function dataFolder(source: unknown): Promise<string | undefined> {
   }
   const { source: inner } = (source ?? {}) as { source?: unknown };
   return inner === undefined ? undefined : dataFolder(inner);
-}
-
-/** Of the files that the processor is made of, and the model's configuration. */
-async function processorDigest(folder: string): Promise<string> {
-  const hash = createHash('sha256');
-  const names = (await fs.readdir(folder)).filter(
-    (name) => /\.(json|jinja|model)$/.test(name) && !name.endsWith('.index.json'),
-  );
-  for (const name of names.sort()) {
-    const bytes = await fs.readFile(join(folder, name)).catch(() => undefined);
-    if (bytes) hash.update(`${name}\0${bytes.length}\0`).update(bytes);
-  }
-  return hash.digest('hex');
-}
-
-function version(): string {
-  const manifest = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
-  return (JSON.parse(manifest) as { version: string }).version;
 }

@@ -1,6 +1,7 @@
 // The plan of one stream: its samples from an earlier scan or from the data, run into its own batches.
 
 import { ConfigError, messageOf } from '../errors.js';
+import { uncached } from '../data/cache.js';
 import { decodedOnly, headersOnly } from '../data/unread-media.js';
 import type { MixCount } from '../data/mix.js';
 import { type AnyStage, type Source, heldAtMost, stagesOf } from '../flow/index.js';
@@ -48,7 +49,8 @@ export interface PlannedStream {
 }
 
 /** @throws what the source throws, and {FlowError} when the pool is too small for the graph, with the numbers */
-export async function planStream(options: PlanStreamOptions): Promise<PlannedStream> {
+export async function planStream(given: PlanStreamOptions): Promise<PlannedStream> {
+  const options = { ...given, declared: { ...given.declared, flow: uncached(given.declared.flow) } };
   const { declared, signal } = options;
   const startedAt = performance.now();
   const { cut, media, notes, replayable } = outlook(declared.flow, options.thorough);

@@ -1,7 +1,8 @@
 // What a stream is a function of, as digests: a run that is continued must read the same data in the same way, or its
 // samples are not those that it stood before.
 
-import { createHash } from 'node:crypto';
+import { uncached } from '../data/cache.js';
+import { digest } from '../digest.js';
 import { ConfigError } from '../errors.js';
 import { z } from '../schema.js';
 import { isPart, make } from '../parts.js';
@@ -30,7 +31,8 @@ export async function streamPlan({ source, flow, seed, step }: Streamed): Promis
   return {
     source: digest(source),
     data: digest(await fingerprintOf(source)),
-    flow: digest(flow),
+    // A cache changes nothing of what its stages make.
+    flow: digest(uncached(flow)),
     seed: digest(seed),
     accumulate: digest(step?.accumulate ?? 1),
   };
@@ -67,21 +69,4 @@ export async function fingerprintOf(source: unknown): Promise<unknown> {
   const made = isPart(source, 'source') ? make(source as never, undefined) : source;
   const { fingerprint } = (made ?? {}) as { fingerprint?: () => Promise<unknown> };
   return typeof fingerprint === 'function' ? fingerprint.call(made) : null;
-}
-
-/** Functions count by their text, stages that are made already by what they say of themselves, and files by their
- *  fingerprint: they may lie elsewhere. How many samples a stage has at once does not change their order. */
-export function digest(value: unknown): string {
-  const text = JSON.stringify(value, (key, inner: unknown) => {
-    if (key === 'files' || key === 'concurrency') return undefined;
-    if (typeof inner === 'bigint') return `${inner}n`;
-    if (typeof inner === 'function' && !isPart(inner)) return { code: String(inner) };
-    if (isPart(inner)) return { ...(inner as object) };
-    if (typeof inner === 'bigint') return `${inner}n`;
-    return inner;
-  });
-  return createHash('sha256')
-    .update(text ?? '')
-    .digest('hex')
-    .slice(0, 32);
 }
