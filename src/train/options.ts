@@ -1,7 +1,7 @@
 // The model and step parts of a pipeline: plain options that cross to the device thread as they are.
 
 import type { Origin } from '../hub/index.js';
-import { EMBEDDINGS, type BaseModel } from '../models/gemma3n/index.js';
+import { EMBEDDINGS, RECOMPUTED_PARTS, type BaseModel } from '../models/gemma3n/index.js';
 import { definePart, part } from '../parts.js';
 import type { AdapterPart } from '../peft/index.js';
 import { z } from '../schema.js';
@@ -67,6 +67,29 @@ const STEP = z
     maxSteps: z.int().positive(),
     /** Micro-batches a step; the loss is divided by the step's labels, so the result does not depend on the split. */
     accumulate: z.int().positive().default(1),
+    /** Parts whose layers keep their inputs alone, and are computed again in the backward pass: all with true. The result
+     *  is the same, for less memory and more time. */
+    checkpointing: z.union([z.boolean(), z.array(z.enum(RECOMPUTED_PARTS))]).optional(),
+    /** Moves what layers keep with `checkpointing` to the host's memory; on a CPU it is there already. */
+    offload: z.boolean().optional(),
+    /** Updates each layer's parameters within the backward pass and frees their gradients: for full fine-tuning, whose
+     *  gradients are as large as the model. Not with what needs all gradients at once. */
+    optimizerInBackward: z.boolean().optional(),
+  })
+  .superRefine(({ optimizerInBackward, clipNorm, clip, accumulate }, context) => {
+    if (!optimizerInBackward) return;
+    const refuse = (key: string, message: string): void =>
+      context.addIssue({ code: 'custom', path: [key], message });
+    const all =
+      'needs the gradients of all parameters at once, and optimizerInBackward frees them layer by layer';
+    if (clipNorm !== undefined) refuse('clipNorm', `expected none: it ${all}; leave one of the two out`);
+    if (clip && !('adaptive' in clip)) refuse('clip', `expected { adaptive }: another ${all}; leave one out`);
+    if (accumulate > 1) {
+      refuse(
+        'accumulate',
+        'expected 1 with optimizerInBackward: the first micro-batch would update the weights already',
+      );
+    }
   })
   .refine(({ clip, clipNorm }) => clip === undefined || clipNorm === undefined, {
     message: 'expected clip or clipNorm, not both',

@@ -138,13 +138,15 @@ export abstract class CausalLm extends Module {
   lossSumBackward(inputs: LabelledInputs, options: RecomputeOptions = {}): LossSum {
     return scope(() => {
       const recomputed = this.recomputedLoss(inputs, options);
-      if (recomputed.numLabels > 0) recomputed.backward();
+      const { numLabels } = recomputed;
+      const loss = recomputed.loss.detach();
+      if (numLabels > 0) recomputed.backward();
       else recomputed.dispose();
-      return { loss: recomputed.loss.detach(), numLabels: recomputed.numLabels };
+      return { loss, numLabels };
     });
   }
 
-  /** The forward pass of `lossSumBackward`: the backward pass is the caller's, in the same scope. */
+  /** The forward pass of `lossSumBackward`: the caller makes the backward pass, or disposes of it. */
   recomputedLoss(inputs: LabelledInputs, options: RecomputeOptions = {}): RecomputedLoss {
     return recomputedLoss(this, inputs, options);
   }

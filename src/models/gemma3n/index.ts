@@ -36,6 +36,14 @@ export {
 export { EMBEDDINGS, mappedTables, refuseLearningTables } from './mapped-embeddings.js';
 export type { Gemma3n } from './model.js';
 export { whitenProjector } from './projector.js';
+export {
+  RECOMPUTED_PARTS,
+  sharedTable,
+  type RecomputeOptions,
+  type RecomputedLoss,
+  type RecomputedPart,
+} from './recompute.js';
+export { quantise, type QuantiseOptions } from './quantise.js';
 export { modelFiles, savePretrained, type SaveOptions } from './save.js';
 export { loadWeights, namedWeights } from './weights.js';
 export { inspectCheckpoint, type Inspection, type InspectOptions } from './inspect.js';

@@ -3,7 +3,7 @@
 
 import { ModelError } from '../../errors.js';
 import { Tape } from '../../nn/index.js';
-import { Tensor } from '../../tensor/index.js';
+import { Tensor, keep } from '../../tensor/index.js';
 import type { CausalLm, LabelledInputs } from './causal-lm.js';
 
 /** Parts of a model whose layers may be computed again. */
@@ -17,9 +17,9 @@ export interface RecomputeOptions {
   readonly offload?: boolean | undefined;
 }
 
-/** A forward pass that waits for its backward pass. */
+/** A forward pass that waits for its backward pass, which may come after the scope that it was made in. */
 export interface RecomputedLoss {
-  /** float32 [], the sum over labelled positions. Without a graph: its backward pass is `backward`. */
+  /** float32 [], the sum over labelled positions. Without a graph: its backward pass is `backward`, which frees it. */
   readonly loss: Tensor;
   readonly numLabels: number;
   /** Adds to the parameters' gradients, from the last layer to the first, and frees what was kept.
@@ -50,12 +50,20 @@ export function recomputedLoss(
   const dispose = (): void => tape.dispose();
   try {
     const { loss, numLabels } = tape.record(() => model.lossSum(inputs));
-    const learns = loss.requiresGrad;
-    const backward = (afterEach?: (isLast: boolean) => void): void => {
-      if (!learns) throw nothingLearns();
-      tape.backward(loss, afterEach);
+    keep(loss);
+    const end = (): void => {
+      dispose();
+      loss.dispose();
     };
-    return { loss, numLabels, backward, dispose };
+    const backward = (afterEach?: (isLast: boolean) => void): void => {
+      try {
+        if (!loss.requiresGrad) throw nothingLearns();
+        tape.backward(loss, afterEach);
+      } finally {
+        end();
+      }
+    };
+    return { loss, numLabels, backward, dispose: end };
   } catch (error) {
     dispose();
     throw error;
