@@ -30,11 +30,12 @@ export class Linear extends Module {
 
   /** Whether `forward` is the product with `weight`, and `bias`, and nothing else: then others may compute it their way. */
   get isPlain(): boolean {
-    return (
-      this.#adapter === undefined &&
-      this.forward === Linear.prototype.forward &&
-      this.product === Linear.prototype.product
-    );
+    return this.#adapter === undefined && this.forward === Linear.prototype.forward && this.isDense;
+  }
+
+  /** Whether `product` is the product with `weight`, and `bias`, and nothing else. */
+  get isDense(): boolean {
+    return this.product === Linear.prototype.product;
   }
 
   get adapter(): LinearAdapter | undefined {

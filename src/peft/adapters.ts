@@ -292,8 +292,11 @@ class Active implements LinearAdapter {
   constructor(readonly layers: readonly LoraLayer[]) {}
 
   forward(x: Tensor, linear: Linear): Tensor {
+    const [first, ...others] = this.layers;
     return scope(() =>
-      this.layers.reduce((result, layer) => layer.forward(x, result, linear), linear.product(x)),
+      first!.isAtOnce(x, linear)
+        ? others.reduce((result, layer) => layer.forward(x, result, linear), first!.withBase(x, linear))
+        : this.layers.reduce((result, layer) => layer.forward(x, result, linear), linear.product(x)),
     );
   }
 }

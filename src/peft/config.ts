@@ -52,7 +52,9 @@ const doraPart = definePart({ role: 'adapter', kind: 'dora', schema, create: (op
 /** Low-rank adapters: y = W x + alpha / rank B A dropout(x), W frozen.
  *
  *      applyAdapter(model, lora({ rank: 16, alpha: 32 }))
- *      gemma3n('google/gemma-3n-E2B-it', { adapter: lora({ rank: 16, alpha: 32, targets: ['text', /embed_vision/] }) }) */
+ *      gemma3n('google/gemma-3n-E2B-it', { adapter: lora({ rank: 16, alpha: 32, targets: ['text', /embed_vision/] }) })
+ *
+ *  LoRA+ (arXiv:2402.12354) is a group of the optimizer: adamw({ lr, groups: [{ match: '*.lora_B.*', lrRatio: 16 }] }) */
 export function lora(options: LoraOptions): AdapterPart {
   return loraPart(options);
 }
@@ -69,7 +71,7 @@ export function decodeAdapter({ kind, ...options }: AdapterPart): AdapterConfig 
   return { ...decode(schema, options, kind), kind: decode(known, kind, 'adapter: kind') };
 }
 
-/** @throws {ConfigError} when the part is none of `lora` and `dora`, or was sent and is wrong */
+/** By what B A x is multiplied. */
 export function scalingOf(alpha: number, rank: number, rsLora: boolean): number {
   return alpha / (rsLora ? Math.sqrt(rank) : rank);
 }

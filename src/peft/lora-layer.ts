@@ -7,9 +7,20 @@
 // B A - B0 A0 stands for B A. PEFT subtracts it from W instead, which rounds W and has to be undone for every other use.
 
 import { type Linear, parameter } from '../nn/index.js';
-import { type DType, type Tensor, cat, empty, noGrad, op, scope } from '../tensor/index.js';
+import {
+  type DType,
+  type Tensor,
+  cat,
+  empty,
+  hasFastBfloat16,
+  isGradEnabled,
+  noGrad,
+  op,
+  scope,
+} from '../tensor/index.js';
 import { scalingOf } from './config.js';
 
+const loraOp = op('sluice::lora');
 const dropoutOp = op('aten::dropout');
 const uniform_ = op('aten::uniform_');
 const normal_ = op('aten::normal_');
@@ -115,6 +126,21 @@ export class LoraLayer {
         };
       }),
     );
+  }
+
+  /** Whether `withBase` may stand for the module's own product and this adapter. */
+  isAtOnce(x: Tensor, linear: Linear): boolean {
+    const isSteady = this.options.dropout === 0 || !linear.training;
+    return isSteady && linear.isDense && (x.dtype === 'float32' || hasFastBfloat16());
+  }
+
+  /** The module's own product and this adapter, without passes between. */
+  withBase(x: Tensor, linear: Linear): Tensor {
+    const { a, b } = this.matrices();
+    const gain = this.magnitude
+      ? this.gain(isGradEnabled() && (this.a.requiresGrad || this.b.requiresGrad))
+      : undefined;
+    return loraOp(x, linear.weight, linear.bias, a, b, this.scaling, gain);
   }
 
   /** @param x [..., inFeatures] @param result of the module so far @returns the result with this adapter */

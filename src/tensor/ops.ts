@@ -131,6 +131,13 @@ export function tensorMemory({ restart = false }: { readonly restart?: boolean }
   return { used, most };
 }
 
+/** Whether what is computed now is recorded for gradients. */
+export function isGradEnabled(): boolean {
+  const isEnabled = engine().setGradEnabled(false);
+  engine().setGradEnabled(isEnabled);
+  return isEnabled;
+}
+
 let fastBfloat16: boolean | undefined;
 
 /** Whether libtorch's products of bfloat16 on this processor are about as fast as those of float32, or faster. */
