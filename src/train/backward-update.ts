@@ -1,7 +1,8 @@
 // The update within the backward pass: a layer's parameters are updated when its gradients are whole, and the gradients
 // freed before the next layer's are made, so that they are never there all at once.
 
-import { type Clipping, type Measured, type Optimizer } from '../optim/index.js';
+import type { Measured } from '../optim/clip.js';
+import type { Clipping, Optimizer } from '../optim/index.js';
 import { type Tensor, keep, noGrad, scope } from '../tensor/index.js';
 
 export interface BackwardUpdateOptions {
