@@ -3,7 +3,7 @@
 
 import { z } from '../schema.js';
 import { noGrad, op, scope, type Tensor } from '../tensor/index.js';
-import { gradNorm, squareSums } from './grad-norm.js';
+import { gradNorms } from './grad-norm.js';
 import { namesOf } from './groups.js';
 import type { GradientScale } from './optimizer.js';
 
@@ -26,6 +26,8 @@ export type ClipOptions = z.output<typeof CLIP>;
 export interface Measured {
   /** Of all gradients, before clipping. */
   readonly norm: number;
+  /** Of each tensor's; undefined where it has none. */
+  readonly norms: readonly (number | undefined)[];
   /** What the update is to multiply gradients by. */
   readonly scale: GradientScale;
   readonly clipped: boolean;
@@ -67,34 +69,34 @@ export class Clipping {
   measure(count: number): Measured {
     return scope(() => {
       const gradients = this.#tensors.map((tensor) => tensor.grad);
-      const present = gradients.filter((gradient) => gradient !== null);
+      const ofPresent = gradNorms(gradients.filter((gradient) => gradient !== null)).values();
+      const norms = gradients.map((gradient) => (gradient ? ofPresent.next().value! / count : undefined));
       const options = this.#options;
-      const norm = gradNorm(present) / count;
-      if (!Number.isFinite(norm)) return { norm, scale: 1 / count, clipped: false };
+      const norm = Math.sqrt(norms.reduce<number>((sum, each = 0) => sum + each ** 2, 0));
+      if (!Number.isFinite(norm)) return { norm, norms, scale: 1 / count, clipped: false };
       if ('norm' in options) {
         const clip = factor(norm, options.norm);
-        return { norm, scale: clip / count, clipped: clip < 1 };
+        return { norm, norms, scale: clip / count, clipped: clip < 1 };
       }
       if ('adaptive' in options) {
-        return { norm, scale: 1 / count, clipped: this.#clipRows(gradients, options.adaptive, count) };
+        const clipped = this.#clipRows(gradients, options.adaptive, count);
+        return { norm, norms, scale: 1 / count, clipped };
       }
-      const scales = this.#groupScales(gradients, count);
+      const scales = this.#groupScales(norms);
       return {
         norm,
+        norms,
         scale: scales.map((scale) => scale / count),
         clipped: scales.some((scale) => scale < 1),
       };
     });
   }
 
-  #groupScales(gradients: readonly (Tensor | null)[], count: number): number[] {
-    const present = gradients.flatMap((gradient, i) => (gradient ? [i] : []));
-    const sums = squareSums(present.map((i) => gradients[i]!));
-    const squares = new Map(present.map((i, k) => [i, sums[k]!]));
-    const scales = gradients.map(() => 1);
+  #groupScales(norms: readonly (number | undefined)[]): number[] {
+    const scales = norms.map(() => 1);
     for (const { members, norm } of this.#groups) {
-      const sum = [...members].reduce((total, i) => total + (squares.get(i) ?? 0), 0);
-      for (const i of members) scales[i] = factor(Math.sqrt(sum) / count, norm);
+      const sum = [...members].reduce((total, i) => total + (norms[i] ?? 0) ** 2, 0);
+      for (const i of members) scales[i] = factor(Math.sqrt(sum), norm);
     }
     return scales;
   }

@@ -25,6 +25,25 @@ export function gradNorm(gradients: readonly Tensor[]): number {
   );
 }
 
+/** The norm of each, in their order, in one pass over all of a dtype and device; not finite where one is not. */
+export function gradNorms(gradients: readonly Tensor[]): number[] {
+  if (gradients.length === 0) return [];
+  if (gradients.every(({ device }) => device === 'cpu')) return squareSums(gradients).map(Math.sqrt);
+  return scope(() =>
+    noGrad(() => {
+      const norms = gradients.map(() => 0);
+      const groups = groupBy(gradients.entries(), ([, { device, dtype }]) => `${device} ${dtype}`);
+      for (const group of groups.values()) {
+        const members = group.map(([, gradient]) => gradient);
+        const wide = members[0]!.dtype === 'float64' ? 'float64' : 'float32';
+        const values = stack(foreachNorm(members, 2, wide)).toTypedArray();
+        for (const [i, [index]] of group.entries()) norms[index] = Number(values[i]);
+      }
+      return norms;
+    }),
+  );
+}
+
 /** The sum of squares of each, in float64, in one pass over all of them. */
 export function squareSums(tensors: readonly Tensor[]): number[] {
   return scope(() => noGrad(() => Array.from(squareSumsOp(tensors).toTypedArray(), Number)));

@@ -1,8 +1,8 @@
 export { adafactor, type AdafactorOptions } from './adafactor.js';
 export { adamw, type AdamWOptions, type AdamWPart } from './adamw.js';
 export { adamw8bit, dynamicMap, type AdamW8BitOptions } from './adamw8bit.js';
-export { CLIP, Clipping, type ClipOptions } from './clip.js';
-export { clipGradNorm, gradNorm, squareSums } from './grad-norm.js';
+export { CLIP, Clipping, type ClipOptions, type Measured } from './clip.js';
+export { clipGradNorm, gradNorm, gradNorms, squareSums } from './grad-norm.js';
 export type { Parameters, TensorGroup } from './groups.js';
 export { optimizerOf, type OptimizerOptions } from './kinds.js';
 export { lion, type LionOptions } from './lion.js';

@@ -9,10 +9,12 @@ import type {
   CheckpointFailedEvent,
   EndEvent,
   EvalEvent,
+  ModelEvent,
   NoticeEvent,
   QuarantineEvent,
   SampleAnswer,
   StepEvent,
+  WarningEvent,
 } from '../train/events.js';
 import { CHARTS_SCRIPT } from './charts-script.js';
 import { STYLE } from './style.js';
@@ -29,6 +31,9 @@ export interface ReportData {
   numQuarantined: number;
   /** A few at most; see `Notices`. */
   readonly notices?: NoticeEvent[];
+  /** The first of each kind. */
+  readonly warnings: WarningEvent[];
+  model: ModelEvent | undefined;
   readonly checkpoints?: CheckpointEvent[];
   readonly failedCheckpoints?: CheckpointFailedEvent[];
   end: EndEvent | undefined;

@@ -79,7 +79,10 @@ export function progress(out: NodeJS.WriteStream = process.stdout): Sink {
           barShown = false;
           say(endLine(event));
           return timeTable(event).forEach(say);
+        case 'warning':
+          return say(`warning at step ${event.step}: ${event.message}; ${event.remedy}`);
         case 'answers':
+        case 'model':
           return;
         default:
           event satisfies never;

@@ -31,6 +31,8 @@ export const report = definePart({
       quarantined: [],
       numQuarantined: 0,
       notices,
+      warnings: [],
+      model: undefined,
       checkpoints: [],
       failedCheckpoints: [],
       end: undefined,
@@ -70,6 +72,11 @@ export const report = definePart({
           return void data.failedCheckpoints?.push(event);
         case 'checkpoint':
           return void data.checkpoints?.push(event);
+        case 'warning':
+          if (!data.warnings.some(({ kind }) => kind === event.kind)) data.warnings.push(event);
+          return;
+        case 'model':
+          return void (data.model = event);
         case 'stall':
           return;
         default:

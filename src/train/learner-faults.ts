@@ -1,12 +1,21 @@
 // What a learner refuses, in words.
 
 import { ConfigError, TrainError } from '../errors.js';
+import { kindsOf } from './dynamics-warnings.js';
+import type { NotFinite } from './nan-search.js';
 
 /** Rows that a message names; the rest are counted. */
 const SHOWN_ROWS = 8;
 
-/** @param what is not finite: 'loss', 'gradient norm' */
-export function notFinite(step: number, what: string, value: number, rows: readonly string[]): TrainError {
+/** @param what is not finite: 'loss', 'gradient norm'
+ *  @param place where it began, as far as is known */
+export function notFinite(
+  step: number,
+  what: string,
+  value: number,
+  rows: readonly string[],
+  place = '',
+): TrainError {
   const more = rows.length > SHOWN_ROWS ? ` and ${rows.length - SHOWN_ROWS} more` : '';
   return new TrainError({
     where: `step ${step}, ${what}`,
@@ -14,8 +23,44 @@ export function notFinite(step: number, what: string, value: number, rows: reado
     received: String(value),
     remedy:
       'the model was not updated and the last checkpoint is intact; lower the learning rate or look at the rows of ' +
-      `this step: ${rows.slice(0, SHOWN_ROWS).join(', ')}${more}`,
+      `this step: ${rows.slice(0, SHOWN_ROWS).join(', ')}${more}${place && `; ${place}`}`,
   });
+}
+
+/** What a search for the first value that is not finite has found, in words. */
+export function placeOf(found: NotFinite): string {
+  switch (found.kind) {
+    case 'weights':
+      return `not finite are the weights ${kindsOf(found.names)}`;
+    case 'input':
+      return `the batch's ${found.name} is not finite already`;
+    case 'module': {
+      const inputs =
+        found.largestInput === undefined ? '' : `, of inputs up to ${number(found.largestInput)}`;
+      return (
+        `the first module whose result is not finite is ${found.name} (${found.type})${inputs}; ` +
+        (found.weights.length > 0
+          ? `its weights are not finite: ${kindsOf(found.weights)}`
+          : 'its weights are finite')
+      );
+    }
+    case 'loss':
+      return 'every module is finite: it is the logits, or the loss of them';
+    case 'nothing':
+      return 'computed again, the same batch gives a finite loss';
+  }
+}
+
+/** @param names of parameters whose gradient is not finite, in the model's order */
+export function gradientPlace(names: readonly string[]): string {
+  const shown = kindsOf(names);
+  const last = names.at(-1);
+  const first = names.length > 1 && last ? ` (a backward pass goes from the last to the first)` : '';
+  return `not finite are the gradients of ${shown}${first}`;
+}
+
+function number(value: number): string {
+  return String(Number(value.toPrecision(3)));
 }
 
 export function nothingLearns(patterns: readonly string[]): ConfigError {

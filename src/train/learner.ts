@@ -7,6 +7,8 @@ import { TrainError } from '../errors.js';
 import { generate } from '../generate/index.js';
 import {
   type Gemma3n,
+  type LabelledInputs,
+  type RecomputedLoss,
   applyAdapter,
   fromPretrained,
   loadAdapter,
@@ -15,9 +17,10 @@ import {
   mappedTables,
   refuseLearningTables,
   setBase,
+  sharedTable,
   whitenProjector,
 } from '../models/gemma3n/index.js';
-import { Clipping, type Optimizer, optimizerOf, scheduleFactor } from '../optim/index.js';
+import { Clipping, type Measured, type Optimizer, optimizerOf, scheduleFactor } from '../optim/index.js';
 import {
   type Tensor,
   manualSeed,
@@ -26,9 +29,15 @@ import {
   setNumThreads,
   setRandomState,
 } from '../tensor/index.js';
+import { BackwardUpdate } from './backward-update.js';
+import { Dynamics, type StepMeasures, modelWarnings } from './dynamics.js';
+import type { Warning } from './dynamics-warnings.js';
 import { freeze, isFrozen } from './freeze.js';
-import { notFinite, nothingLearns } from './learner-faults.js';
+import { gradientPlace, notFinite, nothingLearns, placeOf } from './learner-faults.js';
+import { findNotFinite } from './nan-search.js';
 import type { ModelOptions, StepOptions } from './options.js';
+
+type Forwarded = Omit<RecomputedLoss, 'dispose'> & Partial<RecomputedLoss>;
 
 /** What the host sends to make a learner. */
 export interface LearnerSpec {
@@ -42,20 +51,24 @@ export interface LearnerSpec {
 export interface LearnerFacts {
   readonly numParameters: number;
   readonly numTrainable: number;
+  /** What the loss caps logits at; see `ModelEvent`. */
+  readonly softcap?: number;
+  /** To be told as events before the first step. */
+  readonly warnings?: readonly Warning[];
 }
 
-export interface UpdateResult {
+export interface UpdateResult extends StepMeasures {
   readonly step: number;
   readonly loss: number;
   readonly numLabels: number;
   readonly gradNorm: number;
-  /** Whether the gradient was scaled down. */
-  readonly clipped: boolean;
   /** Micro-batches without any label, which taught nothing. */
   readonly skipped: number;
   readonly lr: number;
   readonly stepMs: number;
   readonly waitMs: number;
+  /** To be told as events. */
+  readonly warnings?: readonly Warning[];
 }
 
 /** What a learner goes on from beside weights and optimizer, as it was after an update: a step that has begun and is given
@@ -76,6 +89,7 @@ export class Learner {
   readonly #trainable: readonly [string, Tensor][];
   readonly #optimizer: Optimizer | undefined;
   readonly #clipping: Clipping | undefined;
+  readonly #dynamics: Dynamics;
   readonly #peakRate: number = 0;
   #step = 0;
   #lossSum = 0;
@@ -85,6 +99,8 @@ export class Learner {
   #waitMs = 0;
   #idleSince = performance.now();
   #projectorPending: boolean;
+  /** A forward pass whose backward pass makes the update. */
+  #pending: Forwarded | undefined;
   #state: LearnerState;
   /** The first failure: calls that were queued behind it must change nothing. */
   #broken: { readonly error: unknown } | undefined;
@@ -94,6 +110,12 @@ export class Learner {
     this.#model = model;
     this.#spec = spec;
     this.#trainable = freeze(model.namedParameters(), spec.model.freeze);
+    this.#dynamics = new Dynamics(this.#trainable, {
+      maxSteps: spec.step?.maxSteps ?? Infinity,
+      clipNorm: spec.step?.clipNorm,
+      // weights are updated before the step's norms are known
+      ...(spec.step?.optimizerInBackward && { ratioEvery: Infinity }),
+    });
     this.#projectorPending = spec.model.projector === 'whitened';
     this.#state = this.#present();
     if (spec.step) {
@@ -166,7 +188,13 @@ export class Learner {
   facts(): LearnerFacts {
     const sizes = (tensors: Iterable<[string, Tensor]>) =>
       [...tensors].reduce((sum, [, tensor]) => sum + tensor.numel, 0);
-    return { numParameters: sizes(this.#model.namedParameters()), numTrainable: sizes(this.#trainable) };
+    const softcap = this.#model.config.text.finalLogitSoftcapping;
+    return {
+      numParameters: sizes(this.#model.namedParameters()),
+      numTrainable: sizes(this.#trainable),
+      ...(softcap !== undefined && { softcap }),
+      warnings: this.#spec.step ? modelWarnings(this.#model, this.#spec.model.weights) : [],
+    };
   }
 
   /** Forward and backward of one micro-batch: adds the gradient of its summed loss.
@@ -224,13 +252,52 @@ export class Learner {
       this.#projectorPending = false;
     }
     this.#model.train();
-    const { loss, numLabels } = this.#model.lossSum(inputs);
+    const pass = this.#forward(inputs);
+    const { loss, numLabels } = pass;
     const value = loss.item();
-    if (!Number.isFinite(value)) throw notFinite(this.#step + 1, 'loss', value, rows);
-    if (numLabels > 0) loss.backward();
-    else this.#skipped += 1;
+    if (!Number.isFinite(value))
+      throw notFinite(this.#step + 1, 'loss', value, rows, placeOf(findNotFinite(this.#model, inputs)));
+    if (numLabels === 0) {
+      pass.dispose?.();
+      this.#skipped += 1;
+    } else if (this.#spec.step?.optimizerInBackward) this.#pending = pass;
+    else pass.backward();
     this.#lossSum += value;
     this.#numLabels += numLabels;
+  }
+
+  /** With checkpointing, or with the update within it, the backward pass is not the engine's alone. */
+  #forward(inputs: LabelledInputs): Forwarded {
+    const { checkpointing = false, offload, optimizerInBackward } = this.#spec.step ?? {};
+    this.#pending?.dispose?.();
+    this.#pending = undefined;
+    if (checkpointing || optimizerInBackward) {
+      return this.#model.recomputedLoss(inputs, { checkpointing, offload });
+    }
+    const { loss, numLabels } = this.#model.lossSum(inputs);
+    return { loss, numLabels, backward: () => loss.backward() };
+  }
+
+  /** The pass that waits, and all updates with it. */
+  #updateInBackward(
+    pass: Pick<RecomputedLoss, 'backward'>,
+    count: number,
+  ): Pick<Measured, 'norm' | 'norms' | 'clipped'> & { readonly scale?: undefined } {
+    this.#pending = undefined;
+    const shared = sharedTable(this.#model);
+    const update = new BackwardUpdate(
+      { optimizer: this.#optimizer!, clipping: this.#clipping!, shared },
+      count,
+    );
+    let isFinite = true;
+    try {
+      pass.backward((isLast) => {
+        isFinite &&= update.afterSegment(isLast);
+      });
+    } finally {
+      update.dispose();
+    }
+    return update.measured;
   }
 
   #update(rows: readonly string[]): Omit<UpdateResult, 'stepMs' | 'waitMs'> {
@@ -239,16 +306,25 @@ export class Learner {
     if (!optimizer || !options)
       throw new TrainError('update: expected a learner with a step; give one in the spec');
     const count = Math.max(1, this.#numLabels);
-    const { norm, scale, clipped } = this.#clipping!.measure(count);
-    if (!Number.isFinite(norm)) throw notFinite(this.#step + 1, 'gradient norm', norm, rows);
     const lr = this.#peakRate * scheduleFactor(options.schedule, this.#step, options.maxSteps);
     optimizer.lr = lr;
-    optimizer.step({ scale });
+    const measured = this.#pending
+      ? this.#updateInBackward(this.#pending, count)
+      : this.#clipping!.measure(count);
+    const { norm, norms, scale } = measured;
+    if (!Number.isFinite(norm)) {
+      const names = this.#trainable.flatMap(([name], i) => (Number.isFinite(norms[i] ?? 0) ? [] : [name]));
+      throw notFinite(this.#step + 1, 'gradient norm', norm, rows, gradientPlace(names));
+    }
+    this.#dynamics.beforeUpdate(this.#step + 1, measured);
+    if (scale !== undefined) optimizer.step({ scale });
     optimizer.zeroGrad();
     this.#step += 1;
     const skipped = this.#skipped;
     const numLabels = this.#numLabels;
-    return { step: this.#step, loss: this.#lossSum / count, numLabels, gradNorm: norm, clipped, skipped, lr };
+    const loss = this.#lossSum / count;
+    const measures = this.#dynamics.afterUpdate(this.#step);
+    return { step: this.#step, loss, numLabels, gradNorm: norm, skipped, lr, ...measures };
   }
 
   /** Runs a part of a step on the clock, unless one before it failed. */

@@ -159,8 +159,9 @@ export class TrainLoop {
   async #update(): Promise<StepEvent> {
     const { tokens, images, clips, rows, waits, slowest, position } = this.#pending;
     this.#pending = structuredClone(NOTHING);
-    const result = await this.#options.device.call('update', [rows]);
-    const counts = { tokens, samples: rows.length, images, clips };
+    const { warnings = [], ...result } = await this.#options.device.call('update', [rows]);
+    const tokensPerSecond = (1000 * tokens) / Math.max(1e-3, result.stepMs + result.waitMs);
+    const counts = { tokens, samples: rows.length, images, clips, tokensPerSecond };
     const event: StepEvent = { event: 'step', ...result, ...counts, waits, ...(slowest && { slowest }) };
     this.#computeMs += event.stepMs;
     this.#numTokens += tokens;
@@ -168,6 +169,8 @@ export class TrainLoop {
     this.#position = position;
     this.#numTrained += rows.length;
     this.#options.sinks.emit(event);
+    const { step } = event;
+    for (const warning of warnings) this.#options.sinks.emit({ event: 'warning', step, ...warning });
     return event;
   }
 }

@@ -96,6 +96,9 @@ export async function runPipeline(declared: Pipeline, options: RunOptions): Prom
     if (resumed) context.log(`continuing after step ${resumed.step} from ${resumeFrom}`);
     else tidy(context, sinks);
     await sinks.start(context);
+    const { warnings = [], ...model } = facts;
+    sinks.emit({ event: 'model', ...model });
+    for (const warning of warnings) sinks.emit({ event: 'warning', step: resumed?.step ?? 0, ...warning });
 
     const training = new Training(pipeline, context, { device: device.thread, sinks, startedAt }, resumed);
     device.follow(() => ({ stream: training.position, plan }));
