@@ -75,7 +75,7 @@ const SCAN_BYTES = 64 * 2 ** 10;
 async function scannedIndex(file: fs.FileHandle, size: number): Promise<Map<string, Extent> | undefined> {
   const extents = new Map<string, Extent>();
   let at = 0;
-  let chunk = Buffer.alloc(0);
+  let chunk: Buffer = Buffer.alloc(0);
   let chunkAt = 0;
   while (at + HEAD_BYTES <= size) {
     if (at < chunkAt || at + HEAD_BYTES > chunkAt + chunk.length) {

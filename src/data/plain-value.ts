@@ -51,8 +51,6 @@ export function plainBytes(value: unknown, where: string): PlainBytes {
       case 'function':
       case 'symbol':
         throw notPlain(where, path, `a ${typeof inner}`);
-      default:
-        inner satisfies never;
     }
     if (inner === null) return null;
     if (depth === MOST_DEPTH)
@@ -64,7 +62,7 @@ export function plainBytes(value: unknown, where: string): PlainBytes {
     }
     if (kind === Date.prototype) return ['d', node((inner as Date).getTime(), path, depth)];
     if (kind !== Object.prototype && kind !== null) throw notPlain(where, path, nameOf(inner));
-    const fields = Object.entries(inner).flatMap(([key, each]) => [
+    const fields = Object.entries(inner as object).flatMap(([key, each]) => [
       key,
       node(each, path === '' ? key : `${path}.${key}`, depth + 1),
     ]);
