@@ -180,7 +180,8 @@ describe('a text model whose layers share keys and values', () => {
     const model = textModel({}, dtype);
     const batch = words(rows, length);
     const learnt = expectSame(pass(model, batch, {}), pass(model, batch));
-    if (length > 1) {
+    if (length > 2) {
+      // Of two tokens, the one with a label to predict sees a single key: whatever it is, its share is 1.
       for (const layer of [0, 1, 2, 3]) {
         expect(learnt).toContain(`model.layers.${layer}.self_attn.k_proj.weight`);
         expect(learnt).toContain(`model.layers.${layer}.self_attn.v_proj.weight`);

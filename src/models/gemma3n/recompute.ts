@@ -4,7 +4,6 @@
 import { ModelError } from '../../errors.js';
 import { Tape } from '../../nn/index.js';
 import { Tensor, keep } from '../../tensor/index.js';
-import type { CausalLm, LabelledInputs } from './causal-lm.js';
 
 /** Parts of a model whose layers may be computed again. */
 export const RECOMPUTED_PARTS = ['text', 'vision', 'audio'] as const;
@@ -32,14 +31,17 @@ export interface RecomputedLoss {
 }
 
 /** The parameter that both the first segment and the last one use: the embedding that is the output head too. */
-export function sharedTable(model: CausalLm): Tensor | undefined {
+export function sharedTable(model: {
+  readonly lmHead: unknown;
+  readonly outputWeight: Tensor;
+}): Tensor | undefined {
   return model.lmHead ? undefined : model.outputWeight;
 }
 
 /** @throws {ModelError} when an input asks for a gradient: it would get none */
-export function recomputedLoss(
-  model: CausalLm,
-  inputs: LabelledInputs,
+export function recomputedLoss<I extends object>(
+  model: { lossSum(inputs: I): { readonly loss: Tensor; readonly numLabels: number } },
+  inputs: I,
   { checkpointing = true, offload = false }: RecomputeOptions,
 ): RecomputedLoss {
   for (const [name, input] of Object.entries(inputs) as [string, unknown][]) {
