@@ -3,6 +3,7 @@ export { bestFile, ranked, readBest, writeBest, type BestCheckpoints, type BestM
 export { checkpointFault, listNames, quote, readFault, showShape, writeFault } from './faults.js';
 export { elementBytes, engineDType, type StoredDType, type TensorEntry } from './header.js';
 export { writeModelFiles, writtenAs, type ModelFiles, type WritableWeight } from './model-files.js';
+export { encodeArrays, readArrays, type PlainTensor } from './plain-arrays.js';
 export { readHeader, SafetensorsFile, type TensorSource } from './safetensors.js';
 export { isObject, parseStrictJson } from './strict-json.js';
 export { indexFile, isWeightFile, openWeights, readIndex, singleFile } from './shards.js';

@@ -4,7 +4,7 @@
 import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { decode, z } from '../schema.js';
-import { removeFolder, replaceFolder, withFile } from './atomic.js';
+import { removeFolder, replaceFolder, withFile, writeAll } from './atomic.js';
 import { BEST, type BestCheckpoints } from './best.js';
 import { checkpointFault, readFault } from './faults.js';
 import { SafetensorsFile } from './safetensors.js';
@@ -51,7 +51,8 @@ export interface CheckpointParts {
   readonly state: TrainingState;
   /** Writes the weights, and whatever the model needs to be loaded, into the folder that it is given. */
   readonly writeWeights: (folder: string) => Promise<void>;
-  readonly optimizer: Iterable<NamedTensor>;
+  /** Its tensors, or the file's bytes. */
+  readonly optimizer: Iterable<NamedTensor> | Uint8Array;
 }
 
 /** Writes `checkpoint-STEP` into the run's folder, whole or not at all, then removes the oldest beyond `keep`.
@@ -69,7 +70,10 @@ export async function saveCheckpoint(
     folder,
     async (beside) => {
       await writeWeights(beside);
-      await writeSafetensors(join(beside, optimizerFile), optimizer);
+      const optimizerPath = join(beside, optimizerFile);
+      if (optimizer instanceof Uint8Array)
+        await withFile(optimizerPath, (handle) => writeAll(handle, optimizer));
+      else await writeSafetensors(optimizerPath, optimizer);
       await withFile(join(beside, stateFile), (handle) => writeJson(handle, { version: 1, ...state }));
     },
     { isStale: (name) => isWeightFile(name) || adapterFilesOfPeft.includes(name), last: stateFile },

@@ -9,6 +9,7 @@ import { jsonLines } from '../report/json-lines.js';
 import { progress } from '../report/progress.js';
 import type { Ceiling } from '../train/ceiling-file.js';
 import { measureCeiling } from '../train/ceiling.js';
+import { guestOf } from '../train/guest.js';
 import type { Pipeline } from '../train/pipeline.js';
 import { runPipeline } from '../train/run.js';
 import { takeOutput } from './output.js';
@@ -36,7 +37,7 @@ export async function runFile(args: RunArguments, mode: 'run' | 'eval'): Promise
   const outDir = resolve(args.out ?? join('runs', pipeline.name));
   const log = (line: string) => (json ? process.stderr : process.stdout).write(`${line}\n`);
   try {
-    await ensureAddon({ log: streamLog(), signal });
+    if (!guestOf(pipeline)) await ensureAddon({ log: streamLog(), signal });
     if (args.ceiling) {
       const ceiling = await measureCeiling(training(pipeline, file), {
         outDir,

@@ -138,9 +138,9 @@ class Evaluation implements Sink {
       log: (line) => context.log(line),
       consume: async (batch, { stop }) => {
         const { targets = [] } = batch;
-        const rows = await device.generate(batch, { maxNewTokens, signal });
+        const answers = await device.answer(batch, { maxNewTokens, signal });
         for (const [index, target] of targets.slice(0, limit - count).entries()) {
-          const answer = processor.decode(rows[index] ?? [], { skipSpecialTokens: true });
+          const answer = answers[index] ?? '';
           for (const score of scores) score.add(answer, target);
           if (shown.length < samples) shown.push(await show(answer, target));
         }

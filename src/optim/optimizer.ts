@@ -78,6 +78,8 @@ export class Optimizer {
   readonly #members: readonly Member[];
   readonly #states: (Readonly<Record<string, Tensor>> | undefined)[];
   readonly #isStochastic: boolean;
+  /** The patterns of its groups, in order. */
+  readonly groups: readonly string[];
   #key: number | undefined;
 
   /** @throws {ConfigError} when groups do not fit the tensors */
@@ -86,6 +88,7 @@ export class Optimizer {
     this.#rule = rule;
     this.#members = membersOf(parameters, options, rule.kind);
     this.#isStochastic = options.rounding === 'stochastic';
+    this.groups = (options.groups ?? []).map(({ match }) => match);
     this.#states = this.#members.map(() => undefined);
     const narrow = this.#members.find(({ tensor }) => tensor.dtype === 'float16');
     if (this.#isStochastic && narrow) {

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { type Processor, loadProcessor } from '../data/processor.js';
 import { ConfigError } from '../errors.js';
 import { ADAPTER_CONFIG } from '../models/gemma3n/index.js';
+import { guestOf, guestProcessor, guestSpec } from './guest.js';
 import type { Pipeline } from './pipeline.js';
 import { checkFlow } from './sample-flow.js';
 import type { Sinks } from './sinks.js';
@@ -15,10 +16,7 @@ import { trainingFlow } from './training.js';
  *  @throws {ConfigError} for a wrong value of the pipeline, {DataError} for files that cannot be read as declared,
  *    {TextError} for processor files that do not fit */
 export async function checkPipeline(pipeline: Pipeline, sinks: Sinks): Promise<Processor> {
-  checkModelFolder(pipeline.model.path);
-  checkEmbeddings(pipeline.model);
-  checkAdapter(pipeline.model);
-  const processor = await loadProcessor(pipeline.model.path);
+  const processor = await checkModel(pipeline);
   if (pipeline.step) {
     if (pipeline.source === undefined) {
       throw new ConfigError({
@@ -32,6 +30,18 @@ export async function checkPipeline(pipeline: Pipeline, sinks: Sinks): Promise<P
   }
   await sinks.check({ processor });
   return processor;
+}
+
+async function checkModel(pipeline: Pipeline): Promise<Processor> {
+  const guest = guestOf(pipeline);
+  if (guest) {
+    guest.check?.(guestSpec(pipeline));
+    return guestProcessor();
+  }
+  checkModelFolder(pipeline.model.path);
+  checkEmbeddings(pipeline.model);
+  checkAdapter(pipeline.model);
+  return loadProcessor(pipeline.model.path);
 }
 
 /** Drawn weights have no file that they could stay in. */

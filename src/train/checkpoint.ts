@@ -1,7 +1,7 @@
 // A learner's state to and from a checkpoint folder: weights, optimizer, step and random state in one atomic set.
 
-import { loadCheckpoint, type BestCheckpoints } from '../checkpoint/index.js';
-import { TrainError } from '../errors.js';
+import { loadCheckpoint, type BestCheckpoints, type TrainingState } from '../checkpoint/index.js';
+import { ConfigError, TrainError } from '../errors.js';
 import type { FlowPosition } from '../flow/index.js';
 import { loadWeights, refillAdapter } from '../models/gemma3n/index.js';
 import type { Optimizer } from '../optim/index.js';
@@ -25,6 +25,8 @@ const POSITION = z.looseObject({
   stream: STREAM.nullable(),
   plan: STREAM_PLAN.optional(),
   projectorPending: z.boolean().default(false),
+  /** What the optimizer's state is of; checkpoints of before it was noted have none. */
+  optimizer: z.strictObject({ kind: z.string(), groups: z.array(z.string()) }).optional(),
 });
 
 /** Where a run stood at a checkpoint. */
@@ -49,16 +51,11 @@ export function snapshotOf(
   best?: BestCheckpoints,
 ): Snapshot {
   const { random, step, projectorPending } = learner.state;
-  const position: z.input<typeof POSITION> = {
-    stream: (stream as z.input<typeof STREAM> | undefined) ?? null,
-    ...(plan && { plan }),
-    projectorPending,
-  };
   return takeSnapshot({
     state: {
       step,
       rng: { cpu: Buffer.from(random).toString('base64') },
-      position: position as z.core.util.JSONType,
+      position: positionOf({ stream, plan }, projectorPending),
       ledger: {},
       ...(learner.origin && { origin: learner.origin }),
       ...(best && { best }),
@@ -68,6 +65,31 @@ export function snapshotOf(
     changing: learner.changing,
     optimizer: optimizerOf(learner).namedState(namesOf(learner)),
   });
+}
+
+/** A position as state.json holds it. */
+export function positionOf({ stream, plan }: StreamState, projectorPending = false): z.core.util.JSONType {
+  const position: z.input<typeof POSITION> = {
+    stream: (stream as z.input<typeof STREAM> | undefined) ?? null,
+    ...(plan && { plan }),
+    projectorPending,
+    optimizer: { kind: optimizerOf(learner).kind, groups: [...optimizerOf(learner).groups] },
+  };
+  return position as z.core.util.JSONType;
+}
+
+/** The same, read from a checkpoint's state. @throws {ConfigError} when it is none */
+export function savedPosition(
+  state: TrainingState,
+  folder: string,
+): SavedPosition & { readonly projectorPending: boolean } {
+  const {
+    stream,
+    plan,
+    projectorPending,
+    optimizer: saved,
+  } = decode(POSITION, state.position, `${folder}/state.json: position`);
+  return { step: state.step, stream: stream ?? undefined, plan, projectorPending };
 }
 
 /** Bytes of the copy that `snapshotOf` makes once every weight has had a gradient. */
@@ -80,11 +102,7 @@ export function snapshotBytes(learner: Learner): number {
 export function loadTraining(learner: Learner, folder: string): SavedPosition {
   const optimizer = optimizerOf(learner);
   const { state, optimizer: stored } = loadCheckpoint(folder);
-  const { stream, plan, projectorPending } = decode(
-    POSITION,
-    state.position,
-    `${folder}/state.json: position`,
-  );
+  const { projectorPending, ...position } = savedPosition(state, folder);
   try {
     if (learner.hasAdapter) refillAdapter(learner.model, folder);
     else loadWeights(learner.model, folder);
@@ -95,7 +113,28 @@ export function loadTraining(learner: Learner, folder: string): SavedPosition {
   const random =
     state.rng['cpu'] === undefined ? learner.state.random : Buffer.from(state.rng['cpu'], 'base64');
   learner.restore({ step: state.step, random, projectorPending });
-  return { step: state.step, stream: stream ?? undefined, plan };
+  return position;
+}
+
+/** A state is of one optimizer and of its groups; rates and decays may change. */
+function refuseOther(saved: OptimizerNote, { kind, groups }: OptimizerNote, folder: string): void {
+  const show = (note: OptimizerNote) =>
+    note.groups.length > 0
+      ? `${note.kind} with the groups ${note.groups.join(', ')}`
+      : `${note.kind} without groups`;
+  const [before, now] = [show(saved), show({ kind, groups })];
+  if (before === now) return;
+  throw new ConfigError({
+    where: 'step.optimizer',
+    expected: `that of ${folder}: ${before}`,
+    received: now,
+    remedy: 'continue with the same, or begin a new run from the weights of that folder',
+  });
+}
+
+interface OptimizerNote {
+  readonly kind: string;
+  readonly groups: readonly string[];
 }
 
 function optimizerOf({ optimizer }: Learner): Optimizer {

@@ -5,6 +5,7 @@ import { latestCheckpoint, readState } from '../checkpoint/index.js';
 import { ConfigError } from '../errors.js';
 import { type Origin, resolveFolder, type ResolveOptions } from '../hub/index.js';
 import { type ModelPlace, placeOf } from '../models/gemma3n/index.js';
+import { guestOf } from './guest.js';
 import type { Pipeline } from './pipeline.js';
 
 export interface ModelFolderOptions extends Pick<ResolveOptions, 'signal' | 'onProgress'> {
@@ -20,6 +21,7 @@ export async function withModelFolder(
   pipeline: Pipeline,
   { resumeFrom, log, ...options }: ModelFolderOptions,
 ): Promise<Pipeline> {
+  if (guestOf(pipeline)) return pipeline;
   const { path, revision, weights } = pipeline.model;
   const began = resumeFrom === undefined ? undefined : originOf(resumeFrom);
   if (began) refuseOther(began, path, revision);

@@ -3,6 +3,7 @@
 import { freemem } from 'node:os';
 import type { AnyEntry, FlowEntry, Source, Stage } from '../flow/index.js';
 import type { Row } from '../data/types.js';
+import type { ArrayBatch } from '../data/arrays.js';
 import type { Batch } from '../data/types.js';
 import type { StageContext } from '../data/stages.js';
 import { type Part, isPart, part, withLeaf } from '../parts.js';
@@ -139,7 +140,7 @@ export interface PipelineSpec<T, A, B = A, C = B, D = C, E = D, F = E, G = F, H 
 }
 
 /** A fault in words, where a flow does not end in batches. */
-type EndsInBatches<H> = [H] extends [Batch]
+type EndsInBatches<H> = [H] extends [Batch | ArrayBatch]
   ? unknown
   : { readonly flow: 'end the flow with batch({ size })' };
 

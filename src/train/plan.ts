@@ -6,6 +6,7 @@ import { make } from '../parts.js';
 import { checkPipeline } from './check.js';
 import { rowName } from './events.js';
 import { withModelFolder } from './model-folder.js';
+import { refuseGuest } from './guest.js';
 import { type Pipeline, type PipelineSpec, decodePipeline } from './pipeline.js';
 import { forecastStalls } from './plan-stalls.js';
 import { type PlannedStream, type PlanStreamOptions, endless, planStream } from './plan-stream.js';
@@ -56,6 +57,7 @@ export async function planDecoded(
   options: Omit<PlanOptions, 'set'> = {},
 ): Promise<StreamForecast> {
   const { signal = new AbortController().signal, log = () => undefined, onDownload } = options;
+  refuseGuest(declared, 'plan');
   const pipeline = await modelOf(declared, { signal, log, onProgress: onDownload });
   const sinks = new Sinks(pipeline.sinks.map((sink) => make(sink, { pipeline })));
   const processor = await checkPipeline(pipeline, sinks);

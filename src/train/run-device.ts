@@ -3,6 +3,7 @@
 import { existsSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { transferables } from '../data/collate.js';
+import type { ArrayBatch } from '../data/arrays.js';
 import type { Processor } from '../data/processor.js';
 import type { Batch } from '../data/types.js';
 import { DeviceThread } from '../device/thread.js';
@@ -11,6 +12,8 @@ import type { SavedPosition, StreamState } from './checkpoint.js';
 import { CheckpointWriting, type PendingCheckpoint } from './checkpoint-writing.js';
 import type { CheckpointWriterApi } from './checkpoint-worker.js';
 import type { CheckpointEvent, CheckpointFailedEvent } from './events.js';
+import { guestOf, guestSpec } from './guest.js';
+import { guestThread, guestWriter } from './guest-device.js';
 import type { LearnerFacts, LearnerSpec } from './learner.js';
 import type { Pipeline } from './pipeline.js';
 import type { SinkDevice } from './sink.js';
@@ -27,7 +30,8 @@ export interface RunDeviceOptions {
 }
 
 export class RunDevice implements SinkDevice {
-  readonly thread: DeviceThread<DeviceApi>;
+  readonly thread: Pick<DeviceThread<DeviceApi>, 'call' | 'terminate'>;
+  readonly #guest: ReturnType<typeof guestThread> | undefined;
   readonly #options: RunDeviceOptions;
   readonly #writing: CheckpointWriting;
   #snapshotBytes = 0;
@@ -35,11 +39,17 @@ export class RunDevice implements SinkDevice {
 
   constructor(pipeline: Pipeline, options: RunDeviceOptions) {
     this.#options = options;
-    this.thread = new DeviceThread<DeviceApi>(workerEntry('worker'), specOf(pipeline));
+    const guest = guestOf(pipeline);
+    this.#guest = guest && guestThread(guest, guestSpec(pipeline));
+    // A guest answers in its own way, and is never asked to generate.
+    this.thread =
+      (this.#guest as unknown as RunDevice['thread'] | undefined) ??
+      new DeviceThread<DeviceApi>(workerEntry('worker'), specOf(pipeline));
     this.#writing = new CheckpointWriting({
       outDir: options.outDir,
       device: this.thread,
-      writer: () => new DeviceThread<CheckpointWriterApi>(workerEntry('checkpoint-worker')),
+      writer: () =>
+        guest ? guestWriter() : new DeviceThread<CheckpointWriterApi>(workerEntry('checkpoint-worker')),
       onEvent: options.onCheckpoint,
     });
   }
@@ -96,6 +106,16 @@ export class RunDevice implements SinkDevice {
       transfer: transferables(sent),
       ...(signal && { signal }),
     });
+  }
+
+  async answer(
+    batch: Batch,
+    { maxNewTokens, signal }: { maxNewTokens: number; signal?: AbortSignal },
+  ): Promise<string[]> {
+    if (this.#guest)
+      return this.#guest.call('answer', [batch as unknown as ArrayBatch], { ...(signal && { signal }) });
+    const rows = await this.generate(batch, { maxNewTokens, ...(signal && { signal }) });
+    return rows.map((tokens) => this.#options.processor.decode(tokens, { skipSpecialTokens: true }));
   }
 
   async checkpoint(

@@ -14,10 +14,13 @@ import type { ConsumeContext, FlowEntries, FlowPosition } from '../flow/index.js
 import { auditMedia } from '../data/media-audit.js';
 import { itemAt } from '../data/row-again.js';
 import type { StageContext } from '../data/stages.js';
+import type { ArrayBatch } from '../data/arrays.js';
+import type { Processor } from '../data/processor.js';
 import type { Batch } from '../data/types.js';
 import { type Part, isPart, make } from '../parts.js';
 import type { Declared } from './declared.js';
 import { type QuarantineEvent, type RunEvent, rowName, rowWait } from './events.js';
+import { isGuestProcessor } from './guest.js';
 import { Notices } from './notices.js';
 import { type QuarantineBook, TRAIN_STREAM } from './quarantine-book.js';
 
@@ -87,7 +90,7 @@ export async function sampleFlow(options: SampleFlowOptions): Promise<FlowSummar
     ...(deviceBytes !== undefined && { deviceBytes }),
     signal,
     ...(from && { from }),
-    consume: (value, context) => consume(asBatch(value, where), context),
+    consume: (value, context) => consume(asBatch(value, where, options.processor), context),
     onEvent: (event) => {
       if (event.kind === 'end') {
         notices.end(emit);
@@ -123,15 +126,23 @@ export function stagesFrom(
 }
 
 /** @throws {ConfigError} when the flow gives something else */
-export function asBatch(value: unknown, where: string): Batch {
+export function asBatch(value: unknown, where: string, processor?: Processor): Batch {
+  const isGuests = processor !== undefined && isGuestProcessor(processor);
+  if (isGuests && isArrayBatch(value)) return { numTokens: 0, ...value } as unknown as Batch;
   const { inputIds, attentionMask } = (value ?? {}) as Partial<Batch>;
   if (inputIds?.shape && attentionMask?.shape) return value as Batch;
   throw new ConfigError({
     where: `${where}flow`,
     expected: 'its last entry to give batches',
     received: value === null ? 'null' : typeof value,
-    remedy: 'end it with encode() and batch({ size: 16 })',
+    remedy: isGuests ? 'end it with arrays({ size: 16 })' : 'end it with encode() and batch({ size: 16 })',
   });
+}
+
+/** One that the run hands on, as it would a batch of tokens: its learner alone looks into it. */
+function isArrayBatch(value: unknown): value is ArrayBatch {
+  const { arrays, numSamples } = (value ?? {}) as Partial<ArrayBatch>;
+  return typeof arrays === 'object' && typeof numSamples === 'number';
 }
 
 /** Quarantined rows are events; what else people should know is a line. */

@@ -15,6 +15,9 @@ export interface SinkDevice {
   /** Greedy decoding: the new tokens of each row. The batch's arrays move to the device; they are empty here afterwards.
    *  @throws the signal's reason when it is aborted */
   generate(batch: Batch, options: { maxNewTokens: number; signal?: AbortSignal }): Promise<number[][]>;
+  /** The model's answer to each sample in words: greedy decoding, or what a guest predicts.
+   *  @throws the signal's reason when it is aborted */
+  answer(batch: Batch, options: { maxNewTokens: number; signal?: AbortSignal }): Promise<string[]>;
   /** Writes a complete checkpoint of the last update into the run's folder, and removes the oldest beyond `keep`.
    *  @param options asked for, where they are a function, once no other checkpoint is being written
    *  @throws {CheckpointError} when it cannot be written; those of before are intact */

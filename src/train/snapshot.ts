@@ -29,6 +29,8 @@ import {
   type Tensor,
 } from '../tensor/index.js';
 
+const OPTIMIZER_FILE = 'optimizer.safetensors';
+
 /** A tensor of a snapshot, on its way to the thread that writes. */
 export interface SentWeight {
   readonly name: string;
@@ -161,6 +163,30 @@ export async function writeSnapshot(
     for (const tensor of received) tensor.dispose();
     forgetSnapshot(snapshot);
   }
+}
+
+/** Writes a snapshot that holds all as files, the optimizer's among them, in the same way. */
+export async function writeFiles(
+  runDir: string,
+  { state, files }: Snapshot,
+  options: WriteOptions = {},
+): Promise<WrittenCheckpoint> {
+  const begun = performance.now();
+  const { [OPTIMIZER_FILE]: optimizer = new Uint8Array(), ...others } = Object.fromEntries(files);
+  const sizes = [...files.values()].reduce((sum, { length }) => sum + length, 0);
+  const { folder } = await saveCheckpoint(runDir, {
+    state,
+    writeWeights: async (beside) => {
+      await refuseFullDisk(join(beside, stateFile), sizes);
+      for (const [name, bytes] of Object.entries(others)) {
+        await withFile(join(beside, name), (handle) => handle.writeFile(bytes));
+      }
+    },
+    optimizer,
+  });
+  const fault = await settleOthers(runDir, state.step, options);
+  const writeMs = performance.now() - begun;
+  return { step: state.step, path: folder, writeMs, ...(fault !== undefined && { fault }) };
 }
 
 /** Frees what of a snapshot nobody has taken. */
