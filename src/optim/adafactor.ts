@@ -73,8 +73,8 @@ function squaresOf(
   if (variance) return lerp_(variance, gradient.square(), fresh);
   const meanOver = (dim: -1 | -2) =>
     vectorNorm(gradient, 2, [dim], true).square().div(gradient.shape.at(dim)!);
-  lerp_(rows!, meanOver(-1), fresh);
-  lerp_(columns!, meanOver(-2), fresh);
+  lerp_(rows, meanOver(-1), fresh);
+  lerp_(columns, meanOver(-2), fresh);
   return rows!.matmul(columns!).div(clampMin(rows!.mean(-2, true), eps1));
 }
 

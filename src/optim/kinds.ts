@@ -28,7 +28,7 @@ export function optimizerOf(options: OptimizerOptions, parameters: Parameters): 
     throw new ConfigError({
       where: 'step.optimizer',
       expected: Object.keys(builders).join(', '),
-      received: kind as string,
+      received: kind,
       remedy: 'use one of them: the optimizer is made anew on the device thread',
     });
   }

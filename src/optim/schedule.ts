@@ -131,7 +131,7 @@ function builder<S extends z.ZodObject>(kind: Kind, schema: S) {
     role: 'schedule',
     kind,
     schema,
-    create: (options): Schedule => scheduleOf({ kind, ...options } as unknown as ScheduleOptions),
+    create: (options): Schedule => scheduleOf({ kind, ...options }),
   });
   return (options?: z.input<S>): SchedulePart<S> => {
     const part = define(options);

@@ -55,7 +55,7 @@ export function snapshotOf(
     state: {
       step,
       rng: { cpu: Buffer.from(random).toString('base64') },
-      position: positionOf({ stream, plan }, projectorPending),
+      position: positionOf({ stream, plan }, projectorPending, noteOf(optimizerOf(learner))),
       ledger: {},
       ...(learner.origin && { origin: learner.origin }),
       ...(best && { best }),
@@ -68,12 +68,16 @@ export function snapshotOf(
 }
 
 /** A position as state.json holds it. */
-export function positionOf({ stream, plan }: StreamState, projectorPending = false): z.core.util.JSONType {
+export function positionOf(
+  { stream, plan }: StreamState,
+  projectorPending = false,
+  optimizer?: OptimizerNote,
+): z.core.util.JSONType {
   const position: z.input<typeof POSITION> = {
     stream: (stream as z.input<typeof STREAM> | undefined) ?? null,
     ...(plan && { plan }),
     projectorPending,
-    optimizer: { kind: optimizerOf(learner).kind, groups: [...optimizerOf(learner).groups] },
+    ...(optimizer && { optimizer }),
   };
   return position as z.core.util.JSONType;
 }
@@ -82,14 +86,13 @@ export function positionOf({ stream, plan }: StreamState, projectorPending = fal
 export function savedPosition(
   state: TrainingState,
   folder: string,
-): SavedPosition & { readonly projectorPending: boolean } {
-  const {
-    stream,
-    plan,
-    projectorPending,
-    optimizer: saved,
-  } = decode(POSITION, state.position, `${folder}/state.json: position`);
-  return { step: state.step, stream: stream ?? undefined, plan, projectorPending };
+): SavedPosition & { readonly projectorPending: boolean; readonly optimizer: OptimizerNote | undefined } {
+  const { stream, plan, projectorPending, optimizer } = decode(
+    POSITION,
+    state.position,
+    `${folder}/state.json: position`,
+  );
+  return { step: state.step, stream: stream ?? undefined, plan, projectorPending, optimizer };
 }
 
 /** Bytes of the copy that `snapshotOf` makes once every weight has had a gradient. */
@@ -102,18 +105,19 @@ export function snapshotBytes(learner: Learner): number {
 export function loadTraining(learner: Learner, folder: string): SavedPosition {
   const optimizer = optimizerOf(learner);
   const { state, optimizer: stored } = loadCheckpoint(folder);
-  const { projectorPending, ...position } = savedPosition(state, folder);
   try {
+    const { projectorPending, optimizer: saved, ...position } = savedPosition(state, folder);
+    if (saved) refuseOther(saved, noteOf(optimizer), folder);
     if (learner.hasAdapter) refillAdapter(learner.model, folder);
     else loadWeights(learner.model, folder);
     optimizer.loadState(stored, namesOf(learner));
+    const random =
+      state.rng['cpu'] === undefined ? learner.state.random : Buffer.from(state.rng['cpu'], 'base64');
+    learner.restore({ step: state.step, random, projectorPending });
+    return position;
   } finally {
     stored.close();
   }
-  const random =
-    state.rng['cpu'] === undefined ? learner.state.random : Buffer.from(state.rng['cpu'], 'base64');
-  learner.restore({ step: state.step, random, projectorPending });
-  return position;
 }
 
 /** A state is of one optimizer and of its groups; rates and decays may change. */
@@ -134,7 +138,11 @@ function refuseOther(saved: OptimizerNote, { kind, groups }: OptimizerNote, fold
 
 interface OptimizerNote {
   readonly kind: string;
-  readonly groups: readonly string[];
+  readonly groups: string[];
+}
+
+function noteOf({ kind, groups }: Optimizer): OptimizerNote {
+  return { kind, groups: [...groups] };
 }
 
 function optimizerOf({ optimizer }: Learner): Optimizer {

@@ -9,7 +9,7 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { afterAll, it } from 'vitest';
 import { fromConfig } from '../../src/models/gemma3n/index.js';
-import { Clipping, optimizerOf, type OptimizerOptions } from '../../src/optim/index.js';
+import { Clipping, optimizerOf } from '../../src/optim/index.js';
 import { noGrad, op, scope, setNumThreads, type Tensor } from '../../src/tensor/index.js';
 import { type BenchRow, median, printTable, pythonWith } from './table.js';
 
@@ -56,7 +56,7 @@ it.each([
   const model = fromConfig(CONFIG, { seed: 0, dtype });
   const named = [...model.namedParameters()];
   for (const [, p] of named) scope(() => void (p.grad = noGrad(() => randnLike(p.detach()))));
-  const optimizer = optimizerOf({ kind, lr: 1e-4, rounding } as OptimizerOptions, named);
+  const optimizer = optimizerOf({ kind, lr: 1e-4, rounding }, named);
   const clipping = new Clipping(named, { norm: 1 });
   const python = pythonWith('torch');
   const shapes = named.map(([, p]: [string, Tensor]) => p.shape);

@@ -47,7 +47,7 @@ describe('clipping', () => {
   test('tells a norm that is not finite, and clips nothing', () => {
     const parameters = named();
     parameters[0]![1].grad = full([2, 2], Number.NaN);
-    expect(new Clipping(parameters, { norm: 1 }).measure(2)).toEqual({
+    expect(new Clipping(parameters, { norm: 1 }).measure(2)).toMatchObject({
       norm: Number.NaN,
       scale: 0.5,
       clipped: false,

@@ -27,6 +27,8 @@ interface Case {
   readonly shapes: number[][];
   readonly start: number[][];
   readonly after: number[][][];
+  /** After four steps in float64. */
+  readonly wide: number[][];
 }
 type Kind = 'adafactor' | 'sgd' | 'muon' | 'lion' | 'adamw8bit';
 
@@ -94,7 +96,7 @@ describe('twelve steps', () => {
   });
 
   test.each(cases)(
-    'of $kind by float64 weights, which no kernel takes, are near: $text',
+    'of $kind by float64 weights, which no kernel takes, equal the reference’s: $text',
     ({ kind, wanted }) => {
       const parameters = startOf(wanted, 'float64');
       const optimizer = make(kind, wanted, parameters);
@@ -102,7 +104,7 @@ describe('twelve steps', () => {
         setGradients(parameters, step);
         optimizer.step();
       }
-      expect(largestDifference(wanted.after[0]!, valuesOf(parameters))).toBeLessThan(TOLERANCE[kind]);
+      expect(largestDifference(wanted.wide, valuesOf(parameters))).toBeLessThan(TOLERANCE[kind]);
     },
   );
 
@@ -230,10 +232,7 @@ describe('the state of another optimizer', () => {
     ['adamw8bit', 'exp_avg_8bit, exp_avg_sq_8bit, exp_avg_max, exp_avg_sq_max'],
   ] as const)('%s, is refused by name', (kind, parts) => {
     const p = parameter(tensor([1, 2, 3, 4], [2, 2]));
-    const other = optimizerOf(
-      { kind, lr: 0.1, ...(kind === 'adamw8bit' && { minSize: 0 }) } as OptimizerOptions,
-      [p],
-    );
+    const other = optimizerOf({ kind, lr: 0.1, ...(kind === 'adamw8bit' && { minSize: 0 }) }, [p]);
     setGradients([p], 0);
     other.step();
     const stored = new Map(other.namedState());

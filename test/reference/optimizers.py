@@ -1,4 +1,4 @@
-"""Writes fixtures/reference/optimizers.json: twelve steps of each optimizer, float32 on a CPU.
+"""Writes fixtures/reference/optimizers.json: twelve steps of each optimizer in float32 and four in float64, on a CPU.
 
     python test/reference/optimizers.py         # torch 2.15
 
@@ -22,18 +22,24 @@ def gradient(i, step, parameter):
     return torch.cos((i + 1) * (step + 1) * parameter.detach())
 
 
-def run(make, shapes, options):
-    start = [torch.randn(shape) for shape in shapes]
+def steps(make, start, count):
     parameters = [nn.Parameter(tensor.clone()) for tensor in start]
     optimizer = make(parameters)
     after = []
-    for step in range(STEPS):
+    for step in range(count):
         for i, parameter in enumerate(parameters):
             parameter.grad = gradient(i, step, parameter)
         optimizer.step()
         if step % 4 == 3:
             after.append([parameter.detach().flatten().tolist() for parameter in parameters])
-    return {'options': options, 'shapes': shapes, 'start': [t.flatten().tolist() for t in start], 'after': after}
+    return after
+
+
+def run(make, shapes, options):
+    start = [torch.randn(shape) for shape in shapes]
+    after = steps(make, start, STEPS)
+    wide = steps(make, [tensor.double() for tensor in start], 4)[0]
+    return {'options': options, 'shapes': shapes, 'wide': wide, 'start': [t.flatten().tolist() for t in start], 'after': after}
 
 
 class Lion:
@@ -107,7 +113,8 @@ class AdamW8Bit:
 
 
 def adafactor(lr, weight_decay):
-    make = lambda ps: torch.optim.Adafactor(ps, lr=lr, weight_decay=weight_decay, foreach=False)  # noqa: E731
+    make = lambda ps: torch.optim.Adafactor(  # noqa: E731
+        ps, lr=lr, eps=(2**-23, 1e-3), weight_decay=weight_decay, foreach=False)  # fmt: skip
     return run(make, SHAPES, {'lr': lr, 'weightDecay': weight_decay})
 
 
