@@ -77,7 +77,6 @@ export function digest(value: unknown): string {
     if (typeof inner === 'bigint') return `${inner}n`;
     if (typeof inner === 'function' && !isPart(inner)) return { code: String(inner) };
     if (isPart(inner)) return { ...(inner as object) };
-    if (typeof inner === 'bigint') return `${inner}n`;
     return inner;
   });
   return createHash('sha256')
