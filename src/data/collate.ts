@@ -1,6 +1,6 @@
 // Examples into one padded batch: typed arrays that own their memory, ready to be transferred to the device thread.
 
-import { CollateError, checkExample, presentInAll } from './example-checks.js';
+import { CollateError, checkExamples, presentInAll } from './example-checks.js';
 import { joinClips, joinImages } from './join-media.js';
 import type { Batch, Example, NdArray } from './types.js';
 
@@ -26,14 +26,7 @@ export function collate(
   examples: readonly Example[],
   { padTokenId, padSide = 'right' }: CollateOptions,
 ): Batch {
-  if (examples.length === 0) {
-    throw new CollateError(undefined, {
-      expected: 'at least one example',
-      received: 'none',
-      remedy: 'drop empty batches before they are collated',
-    });
-  }
-  examples.forEach((example, index) => checkExample(example, index));
+  checkExamples(examples, 'collated');
   const allOrNone = <K extends keyof Example>(key: K) => presentInAll(examples, key);
   const hasLabels = allOrNone('labels');
   const hasTargets = allOrNone('target');
@@ -79,25 +72,18 @@ export function transferables(batch: Batch): ArrayBuffer[] {
   return [...new Set(arraysOf(batch).map(({ data }) => data.buffer as ArrayBuffer))];
 }
 
-function arraysOf({
-  inputIds,
-  attentionMask,
-  positionIds,
-  labels,
-  pixelValues,
-  inputFeatures,
-  inputFeaturesMask,
-}: Batch): NdArray<Float32Array | Int32Array | Uint8Array>[] {
-  const arrays = [
-    inputIds,
-    attentionMask,
-    positionIds,
-    labels,
-    pixelValues,
-    inputFeatures,
-    inputFeaturesMask,
-  ];
-  return arrays.filter((array) => array !== undefined);
+const ARRAYS = [
+  'inputIds',
+  'attentionMask',
+  'positionIds',
+  'labels',
+  'pixelValues',
+  'inputFeatures',
+  'inputFeaturesMask',
+] as const;
+
+function arraysOf(batch: Batch): NdArray<Float32Array | Int32Array | Uint8Array>[] {
+  return ARRAYS.map((key) => batch[key]).filter((array) => array !== undefined);
 }
 
 function countLabels(labels: Int32Array, width: number): number {

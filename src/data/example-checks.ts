@@ -14,8 +14,20 @@ export class CollateError extends DataError {
   }
 }
 
-/** @throws {CollateError} when the example's own arrays do not fit each other */
-export function checkExample({ inputIds, labels, ...media }: Example, index: number): void {
+/** @param work what is done with them: 'collated'
+ *  @throws {CollateError} when there is none, or the arrays of one do not fit each other */
+export function checkExamples(examples: readonly Example[], work: string): void {
+  if (examples.length === 0) {
+    throw new CollateError(undefined, {
+      expected: 'at least one example',
+      received: 'none',
+      remedy: `drop empty batches before they are ${work}`,
+    });
+  }
+  examples.forEach(checkExample);
+}
+
+function checkExample({ inputIds, labels, ...media }: Example, index: number): void {
   if (inputIds.length === 0) {
     throw new CollateError(index, {
       expected: 'at least one token',

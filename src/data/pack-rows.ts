@@ -1,7 +1,7 @@
 // Examples behind each other in the rows of a batch, each with positions of its own, so that the model can tell them apart.
 
 import { IGNORED } from './collate.js';
-import { CollateError, checkExample, presentInAll } from './example-checks.js';
+import { checkExamples, presentInAll } from './example-checks.js';
 import { joinClips, joinImages } from './join-media.js';
 import type { Batch, Example } from './types.js';
 
@@ -12,14 +12,7 @@ import type { Batch, Example } from './types.js';
  *  @param padTokenId fills the positions behind a row's last example; they make a sequence of their own, and are masked
  *  @throws {CollateError} as `collate` does */
 export function packRows(examples: readonly Example[], rows: readonly number[], padTokenId: number): Batch {
-  if (examples.length === 0) {
-    throw new CollateError(undefined, {
-      expected: 'at least one example',
-      received: 'none',
-      remedy: 'drop empty batches before they are packed',
-    });
-  }
-  examples.forEach((example, index) => checkExample(example, index));
+  checkExamples(examples, 'packed');
   const hasLabels = presentInAll(examples, 'labels');
 
   const members = membersOf(rows.slice(0, examples.length));

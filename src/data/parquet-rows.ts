@@ -20,22 +20,14 @@ import {
   type WindowOptions,
 } from './windows.js';
 import type { Origin } from './types.js';
-import { satisfiesWhere, type Conditions } from './where.js';
+import { satisfiesWhere } from './where.js';
 
 /** The options of `parquet`, decoded. */
-export interface ReadOptions {
+export interface ReadOptions extends Omit<WindowOptions, 'maxItemBytes'> {
   readonly files: string | readonly string[];
   readonly columns?: ColumnChoice | undefined;
-  readonly shuffle?: { readonly seed: number; readonly windowBytes: number } | undefined;
-  readonly epochs: number;
-  readonly shardIndex: number;
-  readonly numShards: number;
-  readonly readAhead: boolean;
   readonly maxRowGroupBytes: number;
   readonly maxItemBytes?: number | undefined;
-  readonly explode?: ((row: unknown, origin: Origin) => Iterable<unknown>) | undefined;
-  readonly bucket?: WindowOptions['bucket'];
-  readonly where?: Conditions | undefined;
 }
 
 /** What reading takes, known from the footers. */

@@ -1,6 +1,6 @@
-// A number of samples that may change while a run goes on.
+// How many samples a stage works on at once.
 
-/** How many samples a stage works on at once, where that is not fixed. */
+/** A number that may change while a run goes on, up to `most`; fixed where it begins with that. */
 export class Concurrency {
   /** Samples that wait to be started; the stage keeps it up to date. */
   backlog = 0;

@@ -66,7 +66,7 @@ interface Entry<B> {
 
 class Transformer<A, B> {
   private readonly name: string;
-  private readonly concurrency: number | Concurrency;
+  private readonly concurrency: Concurrency;
   private readonly ordered: boolean;
   private readonly weigh: ((value: B) => number) | undefined;
   /** Not started, since enough are pending. */
@@ -83,20 +83,21 @@ class Transformer<A, B> {
     private readonly subscriber: Subscriber<Ticketed<B>>,
   ) {
     this.name = options.name;
-    this.concurrency = options.concurrency ?? 1;
+    const { name, concurrency = 1 } = options;
+    this.concurrency =
+      typeof concurrency === 'number' ? new Concurrency(name, concurrency, concurrency) : concurrency;
+    this.concurrency.onGrown = () => this.flush();
     this.ordered = options.ordered ?? true;
     this.weigh = options.weigh;
-    if (this.concurrency instanceof Concurrency) this.concurrency.onGrown = () => this.flush();
   }
 
   private get isBusy(): boolean {
-    const { concurrency } = this;
-    return this.pending.size >= (typeof concurrency === 'number' ? concurrency : concurrency.value);
+    return this.pending.size >= this.concurrency.value;
   }
 
   private wait(item: Ticketed<A>): void {
     this.waiting.push(item);
-    if (this.concurrency instanceof Concurrency) this.concurrency.backlog = this.waiting.length;
+    this.concurrency.backlog = this.waiting.length;
   }
 
   next(item: Ticketed<A>): void {
@@ -167,7 +168,7 @@ class Transformer<A, B> {
         if (this.isBusy) break;
         const item = this.waiting.shift();
         if (item === undefined) break;
-        if (this.concurrency instanceof Concurrency) this.concurrency.backlog = this.waiting.length;
+        this.concurrency.backlog = this.waiting.length;
         const outcome = this.tryStart(item);
         if (outcome instanceof Pending || this.ordered) this.enlist(item.ticket, outcome);
         else this.leave(item.ticket, outcome);

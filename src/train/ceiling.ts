@@ -63,7 +63,7 @@ export async function measureCeiling(declared: Pipeline, options: CeilingOptions
     writeCeiling(outDir, ceiling);
     return ceiling;
   } finally {
-    await device.thread.terminate();
+    await device.close();
   }
 }
 

@@ -10,6 +10,7 @@ import { DeviceThread } from '../../src/device/thread.js';
 import type { CheckpointWriterApi } from '../../src/train/checkpoint-worker.js';
 import type { DeviceApi } from '../../src/train/worker.js';
 import { smallConfig } from '../train/job.js';
+import { learnerSpec } from '../train/learner-spec.js';
 import { median, printTable } from './table.js';
 
 /** 22 million parameters: 266 MB of weights and optimizer. Steps are short beside a write. */
@@ -51,25 +52,8 @@ const batch = () => {
 };
 
 it('what a checkpoint costs training', { timeout: 600_000 }, async () => {
-  const device = new DeviceThread<DeviceApi>(entry('worker'), {
-    model: {
-      kind: 'gemma3n',
-      path: modelFolder(),
-      dtype: 'float32',
-      device: 'cpu',
-      freeze: [],
-      weights: 'random',
-      projector: 'pretrained',
-    },
-    step: {
-      kind: 'sft',
-      optimizer: { kind: 'adamw', lr: 1e-4 },
-      schedule: { kind: 'constant' },
-      maxSteps: 1000,
-      accumulate: 1,
-    },
-    seed: 1,
-  });
+  const spec = learnerSpec({ path: modelFolder(), lr: 1e-4, maxSteps: 1000 });
+  const device = new DeviceThread<DeviceApi>(entry('worker'), spec);
   const writer = new DeviceThread<CheckpointWriterApi>(entry('checkpoint-worker'));
   const { numParameters } = await device.call('open', []);
   const step = async () => {

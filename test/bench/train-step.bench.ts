@@ -9,9 +9,9 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, it } from 'vitest';
 import type { Batch } from '../../src/data/types.js';
 import { fromConfig } from '../../src/models/gemma3n/index.js';
-import { adamw, constant } from '../../src/optim/index.js';
 import { setNumThreads } from '../../src/tensor/index.js';
 import { Learner } from '../../src/train/learner.js';
+import { learnerSpec } from '../train/learner-spec.js';
 import { type BenchRow, median, printTable, pythonWith } from './table.js';
 
 const THREADS = Number(process.env['BENCH_THREADS'] ?? cpus().length);
@@ -83,26 +83,8 @@ it.each(['bfloat16', 'float32'] as const)('full fine-tuning in %s', async (dtype
 function ourStep(dtype: 'bfloat16' | 'float32'): () => number {
   const config = { model_type: 'gemma3n_text', architectures: ['Gemma3nForCausalLM'], ...JOB.config };
   const model = fromConfig(config, { seed: 0, dtype }).train();
-  const learner = new Learner(model, {
-    model: {
-      kind: 'gemma3n',
-      path: '',
-      dtype,
-      device: 'cpu',
-      freeze: [],
-      weights: 'random',
-      projector: 'pretrained',
-    },
-    step: {
-      kind: 'sft',
-      optimizer: { ...adamw({ lr: 1e-4 }), kind: 'adamw' },
-      schedule: { ...constant(), kind: 'constant' },
-      clipNorm: 1,
-      maxSteps: 1000,
-      accumulate: 1,
-    },
-    seed: 0,
-  });
+  const spec = { path: '', dtype, lr: 1e-4, clipNorm: 1, maxSteps: 1000, seed: 0 } as const;
+  const learner = new Learner(model, learnerSpec(spec));
   return () => {
     const batch = ourBatch();
     const begun = performance.now();

@@ -5,37 +5,9 @@ import type { Batch } from '../../src/data/types.js';
 import type { Gemma3n } from '../../src/models/gemma3n/index.js';
 import { type Tensor, liveTensors, noGrad, scope, setNumThreads } from '../../src/tensor/index.js';
 import { Learner, type LearnerSpec } from '../../src/train/learner.js';
-import type { ModelOptions, StepOptions } from '../../src/train/options.js';
-import { modelFolder } from './job.js';
+import { learnerSpec } from './learner-spec.js';
 
 beforeAll(() => setNumThreads(1));
-
-type Overrides = Partial<ModelOptions> & Partial<StepOptions> & { lr?: number; seed?: number };
-
-function spec(overrides: Overrides = {}): LearnerSpec {
-  const { lr = 1e-2, seed = 1, clipNorm, maxSteps = 10, accumulate = 1, ...model } = overrides;
-  return {
-    model: {
-      kind: 'gemma3n',
-      path: modelFolder(),
-      dtype: 'float32',
-      device: 'cpu',
-      freeze: [],
-      weights: 'random',
-      projector: 'pretrained',
-      ...model,
-    },
-    step: {
-      kind: 'sft',
-      optimizer: { kind: 'adamw', lr },
-      schedule: { kind: 'constant' },
-      ...(clipNorm !== undefined && { clipNorm }),
-      maxSteps,
-      accumulate,
-    },
-    seed,
-  };
-}
 
 /** Rows of ids; a label list shorter than its row is learnt from there on. */
 function batch(rows: readonly { ids: number[]; from: number }[]): Batch {
@@ -86,8 +58,8 @@ function parameter(learner: Learner, name: string): Tensor {
 
 describe('a step', () => {
   it('of micro-batches with different numbers of labels equals one of a big batch', async () => {
-    const whole = await Learner.open(linear(spec()));
-    const parts = await Learner.open(linear(spec({ accumulate: 3 })));
+    const whole = await Learner.open(linear(learnerSpec()));
+    const parts = await Learner.open(linear(learnerSpec({ accumulate: 3 })));
     whole.accumulate(batch(ROWS), ['a']);
     const one = whole.update(['a']);
     for (const rows of [ROWS.slice(0, 1), ROWS.slice(1, 3), ROWS.slice(3)])
@@ -99,13 +71,13 @@ describe('a step', () => {
     expect(other.loss).toBeCloseTo(one.loss, 5);
     expect(other.gradNorm / one.gradNorm).toBeCloseTo(1, 4);
     expect(largestDifference(weights(whole.model), weights(parts.model))).toBeLessThan(1e-6);
-    const start = weights((await Learner.open(spec())).model);
+    const start = weights((await Learner.open(learnerSpec())).model);
     expect(largestDifference(weights(whole.model), start)).toBeGreaterThan(1e-2);
   });
 
   it('has the mean gradient, clipped by its global norm', async () => {
-    const clipped = await Learner.open(linear(spec({ clipNorm: 0.01 })));
-    const free = await Learner.open(linear(spec()));
+    const clipped = await Learner.open(linear(learnerSpec({ clipNorm: 0.01 })));
+    const free = await Learner.open(linear(learnerSpec()));
     const start = weights(free.model);
     for (const learner of [clipped, free]) learner.accumulate(batch(ROWS), ['a']);
     const { gradNorm } = clipped.update(['a']);
@@ -116,14 +88,14 @@ describe('a step', () => {
   });
 
   it('with all labels masked changes nothing, and is counted', async () => {
-    const learner = await Learner.open(spec({ clipNorm: 1 }));
+    const learner = await Learner.open(learnerSpec({ clipNorm: 1 }));
     const before = weights(learner.model);
     learner.accumulate(batch([MASKED, MASKED]), ['a']);
     expect(learner.update(['a'])).toMatchObject({ step: 1, loss: 0, numLabels: 0, gradNorm: 0, skipped: 1 });
     expect(largestDifference(weights(learner.model), before)).toBe(0);
 
     // beside labelled rows it takes no part
-    const other = await Learner.open(spec({ clipNorm: 1 }));
+    const other = await Learner.open(learnerSpec({ clipNorm: 1 }));
     learner.accumulate(batch([MASKED]), ['a']);
     for (const each of [learner, other]) each.accumulate(batch(ROWS), ['a']);
     const [{ loss, gradNorm }, alone] = [learner.update(['a']), other.update(['a'])];
@@ -133,7 +105,7 @@ describe('a step', () => {
 
   it('is the same bit for bit in two runs, and another from another seed', async () => {
     const train = async (seed: number) => {
-      const learner = await Learner.open(spec({ clipNorm: 1, seed }));
+      const learner = await Learner.open(learnerSpec({ clipNorm: 1, seed }));
       const losses = [0, 1, 2].map(() => {
         learner.accumulate(batch(ROWS), ['a']);
         return learner.update(['a']).loss;
@@ -148,7 +120,7 @@ describe('a step', () => {
   });
 
   it('leaves no tensors behind, and neither does an evaluation', async () => {
-    const learner = await Learner.open(spec({ clipNorm: 1 }));
+    const learner = await Learner.open(learnerSpec({ clipNorm: 1 }));
     const round = async () => {
       learner.accumulate(batch(ROWS), ['a']);
       learner.update(['a']);
@@ -165,7 +137,7 @@ describe('a step', () => {
 
 describe('bfloat16 weights', () => {
   it('learn by less than their last bit, through master weights', async () => {
-    const learner = await Learner.open(spec({ dtype: 'bfloat16', lr: 1e-5, maxSteps: 100 }));
+    const learner = await Learner.open(learnerSpec({ dtype: 'bfloat16', lr: 1e-5, maxSteps: 100 }));
     const name = 'model.language_model.layers.0.mlp.up_proj.weight';
     const start = weights(learner.model).get(name)!;
     for (let i = 0; i < 3; i++) {
@@ -188,7 +160,7 @@ describe('bfloat16 weights', () => {
 
 describe('freeze', () => {
   it('gives no gradient, no optimizer state and unchanged weights', async () => {
-    const learner = await Learner.open(spec({ freeze: ['vision', 'embeddings', '*.layers.1.mlp.*'] }));
+    const learner = await Learner.open(learnerSpec({ freeze: ['vision', 'embeddings', '*.layers.1.mlp.*'] }));
     const frozen = (name: string) => /vision_tower|embed_tokens|layers\.1\.mlp\./.test(name);
     const before = weights(learner.model);
     learner.accumulate(batch(ROWS), ['a']);
@@ -210,7 +182,7 @@ describe('freeze', () => {
   });
 
   it('of everything is refused where something is to learn', async () => {
-    await expect(Learner.open(spec({ freeze: ['*'] }))).rejects.toThrow(
+    await expect(Learner.open(learnerSpec({ freeze: ['*'] }))).rejects.toThrow(
       'model.freeze: expected some parameters left to learn, received all of them frozen by *; freeze fewer parts, or ' +
         'leave out step to evaluate only',
     );
@@ -223,7 +195,7 @@ describe('a number that is not finite', () => {
     noGrad(() => scope(() => parameter(learner, name).fill_(value)));
 
   it('as a loss stops before the update, names step and rows, and stops what is queued behind', async () => {
-    const learner = await Learner.open(spec({ clipNorm: 1 }));
+    const learner = await Learner.open(learnerSpec({ clipNorm: 1 }));
     learner.accumulate(batch(ROWS), ROW_NAMES);
     learner.update(ROW_NAMES);
     poison(learner, 'model.language_model.norm.weight', NaN);
@@ -243,7 +215,7 @@ describe('a number that is not finite', () => {
   });
 
   it('as a gradient stops before the update', async () => {
-    const learner = await Learner.open(spec({ clipNorm: 1 }));
+    const learner = await Learner.open(learnerSpec({ clipNorm: 1 }));
     learner.accumulate(batch(ROWS), ROW_NAMES);
     scope(() => parameter(learner, 'model.language_model.norm.weight').grad!.fill_(Infinity));
     const before = weights(learner.model);
@@ -257,7 +229,7 @@ describe('a number that is not finite', () => {
   });
 
   it('is not the only failure after which nothing is updated', async () => {
-    const learner = await Learner.open(spec());
+    const learner = await Learner.open(learnerSpec());
     const before = weights(learner.model);
     const { labels: _labels, ...unlabelled } = batch(ROWS);
     expect(() => learner.accumulate(unlabelled, ['a'])).toThrow('lossSum: expected labels, received none');

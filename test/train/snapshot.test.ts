@@ -9,7 +9,8 @@ import { snapshotBytes, snapshotOf } from '../../src/train/checkpoint.js';
 import { Learner } from '../../src/train/learner.js';
 import type { ModelOptions } from '../../src/train/options.js';
 import { forgetSnapshot, takeSnapshot, writeSnapshot } from '../../src/train/snapshot.js';
-import { modelFolder, temporaryFolder } from './job.js';
+import { temporaryFolder } from './job.js';
+import { learnerSpec } from './learner-spec.js';
 
 beforeAll(() => setNumThreads(1));
 
@@ -19,26 +20,7 @@ const NO_STREAM = { stream: undefined, plan: undefined };
 const learners: Learner[] = [];
 
 async function open(model: Partial<ModelOptions> = {}): Promise<Learner> {
-  const learner = await Learner.open({
-    model: {
-      kind: 'gemma3n',
-      path: modelFolder(),
-      dtype: 'float32',
-      device: 'cpu',
-      freeze: [],
-      weights: 'random',
-      projector: 'pretrained',
-      ...model,
-    },
-    step: {
-      kind: 'sft',
-      optimizer: { kind: 'adamw', lr: 1e-2 },
-      schedule: { kind: 'constant' },
-      maxSteps: 10,
-      accumulate: 1,
-    },
-    seed: 1,
-  });
+  const learner = await Learner.open(learnerSpec(model));
   learners.push(learner);
   return learner;
 }

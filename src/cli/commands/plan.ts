@@ -1,20 +1,14 @@
 // `pipe plan FILE`: what a run will make of its data, without a device.
 
 import { command } from '../main.js';
+import { pipelineFileArguments } from '../pipeline-file-arguments.js';
 import type { PlanArguments } from '../plan-command.js';
 
 export default command<PlanArguments>({
   command: 'plan <file>',
   describe: 'Tell batches, tokens, memory and faults of a run beforehand',
   builder: (args) =>
-    args
-      .positional('file', { type: 'string', demandOption: true, describe: 'The pipeline file' })
-      .option('set', {
-        type: 'string',
-        array: true,
-        nargs: 1,
-        describe: 'Override a leaf: key.path=value (repeat for more)',
-      })
+    pipelineFileArguments(args)
       .option('thorough', {
         type: 'boolean',
         default: false,

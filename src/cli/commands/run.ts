@@ -1,20 +1,14 @@
 // `pipe run FILE`: trains as a pipeline file declares.
 
 import { command } from '../main.js';
+import { pipelineFileArguments } from '../pipeline-file-arguments.js';
 import type { RunArguments } from '../run-command.js';
 
 export default command<RunArguments>({
   command: 'run <file>',
   describe: 'Run a pipeline file',
   builder: (args) =>
-    args
-      .positional('file', { type: 'string', demandOption: true, describe: 'The pipeline file' })
-      .option('set', {
-        type: 'string',
-        array: true,
-        nargs: 1,
-        describe: 'Override a leaf: key.path=value (repeat for more)',
-      })
+    pipelineFileArguments(args)
       .option('out', { type: 'string', describe: 'Folder for all that the run writes [runs/NAME]' })
       .option('resume', { type: 'boolean', default: false, describe: 'Continue after the newest checkpoint' })
       .option('resume-anyway', {
