@@ -9,6 +9,7 @@ import {
   decodeMedia,
   evaluation,
   exactMatch,
+  filter,
   labelledImages,
   metrics,
   parquet,
@@ -17,12 +18,14 @@ import {
   report,
   sft,
   tfjsLearner,
+  type Sample,
 } from 'sluice';
 import { type EasyVqaRow, questions } from './easy-vqa.js';
 
 const classes = ['black', 'blue', 'brown', 'gray', 'green', 'red', 'teal', 'yellow'];
 const size = 16;
-const explode = (row: EasyVqaRow) => questions(row, ['colour']);
+const explode = (row: EasyVqaRow) => questions(row);
+const colours = filter(({ tags }: Sample) => tags?.['kind'] === 'colour');
 
 export default pipeline({
   name: 'tfjs',
@@ -40,7 +43,7 @@ export default pipeline({
       }),
   }),
   source: parquet('fixtures/easy-vqa/train.parquet', { shuffle: { seed: 1 }, epochs: 4, explode }),
-  flow: [decodeMedia(), labelledImages({ size, classes }), arrays({ size: 32 })],
+  flow: [colours, decodeMedia(), labelledImages({ size, classes }), arrays({ size: 32 })],
   step: sft({
     optimizer: adamw({ lr: 1e-2 }),
     schedule: cosine({ warmup: 10 }),

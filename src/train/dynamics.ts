@@ -28,18 +28,18 @@ export interface DynamicsOptions {
   readonly ratioEvery?: number | undefined;
 }
 
-/** What a step's record holds beside loss, global norm and learning rate. */
+/** What a step's record holds beside loss, global norm and learning rate; a guest leaves out what it does not measure. */
 export interface StepMeasures {
   /** Gradient norm of each part that has gradients, before clipping: see `gradientPart`. */
-  readonly gradNorms: Readonly<Record<string, number>>;
+  readonly gradNorms?: Readonly<Record<string, number>>;
   /** Norm of the update over the norm of the weights, of each part; at the first step and every tenth. */
   readonly updateRatios?: Readonly<Record<string, number>>;
   /** Whether the gradient was scaled down. */
   readonly clipped: boolean;
   /** Of the last 100 steps, with this one. */
-  readonly clippedShare: number;
+  readonly clippedShare?: number;
   /** Bytes of tensors in the host's memory: now, and the most that they came to. */
-  readonly memory: { readonly used: number; readonly most: number };
+  readonly memory?: { readonly used: number; readonly most: number };
   /** Floating point operations of the step that a model of this configuration needs for these samples: see
    *  `stepFlops`. */
   readonly flops?: number;

@@ -70,8 +70,8 @@ describe.each(['nf4', 'int8'] as const)('a linear layer in %s', (format) => {
       const tolerance = dtype === 'bfloat16' ? 1e-2 : 3e-6;
       expect(difference(ours, theirs)).toBeLessThan(tolerance);
       const weights = randn([count, rows]).to(dtype);
-      const [our] = grad(ours.mul(weights).sum(), [x]);
-      const [their] = grad(theirs.mul(weights).sum(), [x]);
+      const [our] = grad([ours.mul(weights).sum()], [x]);
+      const [their] = grad([theirs.mul(weights).sum()], [x]);
       expect(difference(our!, their!)).toBeLessThan(tolerance);
       expect(same(ours, noGrad(() => made.forward(x)))).toBe(true);
     });

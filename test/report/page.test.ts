@@ -30,6 +30,8 @@ export function sampleData(numSteps = 200): ReportData {
       count: 1000,
       scores: { exactMatch: 0.6 + step / 600, 'exactMatch:shape': 0.3 + step / 400, promptAlone: 0.67 },
     })),
+    warnings: [],
+    model: undefined,
     answers: new Map([
       [
         'eval',

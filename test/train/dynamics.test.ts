@@ -162,7 +162,7 @@ describe('a run', () => {
   it('tells what is trained, and each step its norms by part, its memory and its speed', async () => {
     const { events, error } = await runJob({ maxSteps: 3 });
     expect(error).toBeUndefined();
-    expect(only(events, 'model')).toMatchObject([{ softcap: 30 }]);
+    expect(only(events, 'model')).toMatchObject([{ softcap: 10 }]);
     const steps = only(events, 'step');
     expect(steps).toHaveLength(3);
     for (const { gradNorms = {}, gradNorm, memory, tokens, tokensPerSecond, stepMs, waitMs } of steps) {

@@ -9,7 +9,9 @@ import {
   constant,
   decodeMedia,
   evaluation,
+  type Sample,
   exactMatch,
+  filter,
   labelledImages,
   parquet,
   pipeline,
@@ -27,7 +29,8 @@ import { temporaryFolder } from './job.js';
 
 const classes = ['black', 'blue', 'brown', 'gray', 'green', 'red', 'teal', 'yellow'];
 const size = 12;
-const explode = (row: EasyVqaRow) => questions(row, ['colour']);
+const explode = (row: EasyVqaRow) => questions(row);
+const colours = filter(({ tags }: Sample) => tags?.['kind'] === 'colour');
 
 interface Job {
   readonly maxSteps: number;
@@ -57,7 +60,7 @@ async function run({ maxSteps, lr = 1e-2, optimizer, every, evaluated, ...option
         }),
     }),
     source: parquet('fixtures/easy-vqa/train.parquet', { shuffle: { seed: 1 }, epochs: 4, explode }),
-    flow: [decodeMedia(), labelledImages({ size, classes }), arrays({ size: 32 })],
+    flow: [colours, decodeMedia(), labelledImages({ size, classes }), arrays({ size: 32 })],
     step: sft({ optimizer: optimizer ?? adamw({ lr }), schedule: constant(), clipNorm: 1, maxSteps }),
     sinks: [
       checkpoints({ ...(every !== undefined && { every }) }),
