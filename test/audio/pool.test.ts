@@ -1,4 +1,5 @@
 import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, it } from 'vitest';
 import { AudioError } from '../../src/errors.js';
@@ -43,7 +44,12 @@ describe('the decoding threads', () => {
     expect(threads.size).toBe(0);
     const answers = await Promise.all(Array.from({ length: 6 }, () => send(threads, 'answer 20')));
     expect(threads.size).toBe(2);
-    expect(answers.map((answer) => (answer as number[])[0])).toEqual([1, 1, 2, 2, 3, 3]);
+    // each counts its own; how many clips fall to which is the machine's affair
+    const counts = answers.map((answer) => (answer as number[])[0]!);
+    expect(counts.filter((count) => count === 1)).toHaveLength(2);
+    const [most, less] = [Math.max(...counts), 6 - Math.max(...counts)];
+    const upTo = (count: number) => Array.from({ length: count }, (_, i) => i + 1);
+    expect(counts.toSorted()).toEqual([...upTo(most), ...upTo(less)].toSorted());
   });
 
   it('end when idle and start again', async () => {
@@ -63,9 +69,9 @@ describe('the decoding threads', () => {
   it.each([
     ['exit', 'it ended with code 3'],
     ['throw', 'out of nowhere'],
-    ['hang', 'nothing for 0.4 s'],
+    ['hang', 'nothing for 2 s'],
   ])('that %s cost their clip alone', async (word, reason) => {
-    const threads = pool({ timeoutMs: 400 });
+    const threads = pool({ timeoutMs: 2000 });
     const [failed, next] = await Promise.all([send(threads, word), send(threads, 'answer')]);
     expect(failed).toBeInstanceOf(AudioError);
     expect((failed as Error).message).toBe(stopped(word, reason));
@@ -117,22 +123,21 @@ describe('the decoding threads', () => {
   });
 });
 
+/** Time that the main thread was on a processor. */
+const mainThreadMs = (): number =>
+  Number(readFileSync(`/proc/self/task/${process.pid}/schedstat`, 'utf8').split(' ')[0]) / 1e6;
+
 describe('decodeAudio', () => {
-  it('leaves the main thread free', async () => {
+  it.skipIf(process.platform !== 'linux')('leaves the main thread free', async () => {
     const clips = Array.from({ length: 6 }, () =>
       wav(bytesOf(new Int16Array(15 * 48_000)), { sampleRateHz: 48_000 }),
     );
     await decodeAudio(clipBytes('8bit-8k.flac'));
-    let [longest, last] = [0, performance.now()];
-    const tick = setInterval(() => {
-      longest = Math.max(longest, performance.now() - last);
-      last = performance.now();
-    }, 1);
-    const busy = performance.eventLoopUtilization();
+    // processor time, as waiting for a processor keeps a loop from turning too
+    const [mine, all] = [mainThreadMs(), process.cpuUsage()];
     await Promise.all(clips.map((bytes) => decodeAudio(bytes)));
-    clearInterval(tick);
-    expect(performance.eventLoopUtilization(busy).utilization).toBeLessThan(0.5);
-    expect(longest).toBeLessThan(250);
+    const { user, system } = process.cpuUsage(all);
+    expect(mainThreadMs() - mine).toBeLessThan((user + system) / 1000 / 2);
   });
 
   it('ends with the reason of its signal', async () => {

@@ -56,7 +56,7 @@ describe('a set-up stopped by a signal', () => {
     await quickCompiler(on, 'echo begun >> "$CALLS"; exec /bin/sleep 30');
     const env = { ...on.env, LIBTORCH: await linkedEngine(on) };
     const child = spawn(process.execPath, [bin, 'setup'], { env, stdio: 'ignore' });
-    await expect.poll(() => on.calls(), { timeout: 20_000 }).toContain('begun');
+    await expect.poll(() => on.calls(), { timeout: 50_000 }).toContain('begun');
     child.kill(signal);
     expect(await once(child, 'exit')).toEqual([code, null]);
     expect(readdirSync(on.cache)).not.toContain('setup.lock');

@@ -18,6 +18,7 @@ import {
   tensor,
 } from '../../src/tensor/index.js';
 import { numbers, readJson, referencePath } from '../models/text-reference.js';
+import { settledTensors } from '../live.js';
 
 setNumThreads(1);
 
@@ -164,8 +165,8 @@ describe('the draw', () => {
     );
   });
 
-  it('leaves no tensor behind', () => {
-    const before = liveTensors();
+  it('leaves no tensor behind', async () => {
+    const before = await settledTensors();
     const choose = chooser(
       { temperature: 0.5, topP: 0.9, minP: 0.1, topK: 3, repetitionPenalty: 1.5 },
       on(1),

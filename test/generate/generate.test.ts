@@ -6,6 +6,7 @@ import { type Tensor, liveTensors, noGrad, scope, tensor } from '../../src/tenso
 import { decodeConfig } from '../../src/models/gemma3n/config.js';
 import { Gemma3nText } from '../../src/models/gemma3n/gemma3n-text.js';
 import { loadInto, numbers, readJson, referencePath, textReference } from '../models/text-reference.js';
+import { settledTensors } from '../live.js';
 
 const numPrompts = 3;
 const penalised = readJson(referencePath('generate/penalised.json')) as Record<
@@ -107,7 +108,7 @@ describe('generate', () => {
   it('leaves no tensor behind, nor changes whether the model trains', async () => {
     model.train();
     const batch = leftPad(prompts(value));
-    const before = liveTensors();
+    const before = await settledTensors();
     await generate(model, batch, { maxNewTokens: 20 });
     expect(liveTensors()).toBe(before);
     expect(model.model.layers[0]?.altup.training).toBe(true);
@@ -116,7 +117,7 @@ describe('generate', () => {
 
   it('stops between two tokens when aborted, and frees its cache', async () => {
     const controller = new AbortController();
-    const before = liveTensors();
+    const before = await settledTensors();
     const run = generate(model, inputs, {
       maxNewTokens: 1000,
       signal: controller.signal,
@@ -226,7 +227,7 @@ describe('generate', () => {
   });
 
   it('frees everything when a callback fails', async () => {
-    const before = liveTensors();
+    const before = await settledTensors();
     const fail = (): never => {
       throw new Error('mine');
     };

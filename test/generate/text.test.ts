@@ -8,6 +8,7 @@ import { Chat, generateText, generateTexts, textStream } from '../../src/generat
 import { fromPretrained } from '../../src/models/gemma3n/index.js';
 import { liveTensors, setNumThreads } from '../../src/tensor/index.js';
 import { shapePicture } from './pictures.js';
+import { settledTensors } from '../live.js';
 
 beforeAll(() => setNumThreads(1));
 
@@ -136,7 +137,7 @@ describe('textStream', () => {
   });
 
   it('frees everything when its consumer stops asking, or aborts', async () => {
-    const before = liveTensors();
+    const before = await settledTensors();
     for await (const piece of textStream(model, processor, describe_('triangle'), options)) {
       expect(piece).not.toBe('');
       break;
@@ -156,7 +157,7 @@ describe('textStream', () => {
   it('runs no further than its consumer', async () => {
     const stream = textStream(model, processor, describe_('triangle'), options);
     await stream.next();
-    const during = liveTensors();
+    const during = await settledTensors();
     await new Promise((resolve) => setTimeout(resolve, 20));
     expect(liveTensors()).toBe(during);
     await stream.return(undefined as never);
@@ -191,7 +192,7 @@ describe('a chat', () => {
   });
 
   it('keeps what came of an answer that was stopped, and nothing of a turn that failed', async () => {
-    const before = liveTensors();
+    const before = await settledTensors();
     using chat = new Chat(model, processor);
     const controller = new AbortController();
     const send = async (content: MessageInput['content'], signal?: AbortSignal): Promise<string> => {

@@ -2,7 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { beforeAll, describe, expect, it, test } from 'vitest';
+import { beforeAll, beforeEach, describe, expect, it, test } from 'vitest';
 import {
   fromConfig,
   fromPretrained,
@@ -12,6 +12,7 @@ import {
 import { KvCache } from '../../src/models/gemma3n/kv-cache.js';
 import { adamw } from '../../src/optim/index.js';
 import { noGrad, randn, scope, setNumThreads, tensor, tensorMemory } from '../../src/tensor/index.js';
+import { settledTensors } from '../live.js';
 
 beforeAll(() => setNumThreads(1));
 
@@ -34,6 +35,9 @@ const mid = {
   layer_types: [S, S, F, S, S, F],
   activation_sparsity_pattern: [0.95, 0.95, 0, 0, 0, 0],
 };
+
+// what earlier tests left is not freed meanwhile
+beforeEach(async () => void (await settledTensors()));
 
 /** Bytes beside what was there before: the most at one time, and what is left. */
 function measured(work: () => void): { most: number; left: number } {

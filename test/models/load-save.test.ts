@@ -10,6 +10,7 @@ import { fromConfig, fromPretrained, loadConfig, savePretrained } from '../../sr
 import { full, liveTensors, noGrad, rand, scope, setNumThreads } from '../../src/tensor/index.js';
 import { temporaryFolder } from './load-files.js';
 import { readJson, referencePath } from './text-reference.js';
+import { settledTensors } from '../live.js';
 
 beforeAll(() => setNumThreads(1));
 
@@ -181,8 +182,8 @@ describe('fromConfig', () => {
     );
   });
 
-  test('leaks nothing', () => {
-    const before = liveTensors();
+  test('leaks nothing', async () => {
+    const before = await settledTensors();
     fromConfig(config, { seed: 0 }).dispose();
     expect(liveTensors()).toBe(before);
     full([1], 1).dispose();

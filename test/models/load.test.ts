@@ -27,6 +27,7 @@ import {
 import { changedCopy, temporaryFolder, tensorsOf } from './load-files.js';
 import { scaledDifference } from './reference.js';
 import { referencePath } from './text-reference.js';
+import { settledTensors } from '../live.js';
 
 beforeAll(() => setNumThreads(1));
 
@@ -105,14 +106,14 @@ describe('fromPretrained', () => {
   });
 
   test('leaves no tensors behind but its parameters, and none when it fails', async () => {
-    const before = liveTensors();
+    const before = await settledTensors();
     const model = await fromPretrained(referencePath('multimodal-plain'));
     const count = [...model.namedParameters()].length;
     expect(liveTensors() - before).toBe(count);
     model.dispose();
     expect(liveTensors()).toBe(before);
     const folder = await changedCopy('text-plain', (tensors) => void tensors.delete('model.norm.weight'));
-    const after = liveTensors();
+    const after = await settledTensors();
     await rejection(folder);
     expect(liveTensors()).toBe(after);
   });

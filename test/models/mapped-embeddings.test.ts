@@ -19,6 +19,7 @@ import { liveTensors, scope, setNumThreads, type Tensor, tensorMemory } from '..
 import { Learner } from '../../src/train/learner.js';
 import { changedCopy, temporaryFolder, tensorsOf } from './load-files.js';
 import { referencePath } from './text-reference.js';
+import { settledTensors } from '../live.js';
 
 beforeAll(() => setNumThreads(1));
 
@@ -89,6 +90,7 @@ describe('mapped embeddings', () => {
 
   test('take no memory of their own', async () => {
     const bytes = async (options: LoadOptions): Promise<number> => {
+      await settledTensors();
       const { used } = tensorMemory({ restart: true });
       const model = await fromPretrained(referencePath('text-sharing'), options);
       const taken = tensorMemory().used - used;
@@ -142,7 +144,7 @@ describe('mapped embeddings', () => {
       for (const [name, tensor] of tensors) tensors.set(name, tensor.mul(2));
     });
     const model = await fromPretrained(referencePath('text-sharing'), { embeddings: 'mapped' });
-    const alive = liveTensors();
+    const alive = await settledTensors();
     loadWeights(model, other);
     expect(liveTensors()).toBe(alive);
     const wanted = tensorsOf(other);
@@ -153,7 +155,7 @@ describe('mapped embeddings', () => {
   });
 
   test('leave nothing behind', async () => {
-    const before = liveTensors();
+    const before = await settledTensors();
     (await fromPretrained(referencePath('multimodal-plain'), { embeddings: 'mapped' })).dispose();
     expect(liveTensors()).toBe(before);
   });

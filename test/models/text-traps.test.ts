@@ -14,6 +14,7 @@ import {
   relativeNorm,
   textReference,
 } from './text-reference.js';
+import { settledTensors } from '../live.js';
 
 function ids(rows: readonly (readonly number[])[]): Tensor {
   return tensor(BigInt64Array.from(rows.flat(), BigInt), [rows.length, rows[0]?.length ?? 0]);
@@ -72,10 +73,10 @@ describe('a cache', () => {
     },
   );
 
-  it('keeps the window of a sliding layer, all of a full one, and nothing of one that shares', () => {
+  it('keeps the window of a sliding layer, all of a full one, and nothing of one that shares', async () => {
     const { model } = textReference('sharing'); // layers 0 and 1 slide over 4 tokens, 2 is full, 3 to 5 share
     const bytesOf = (tokens: number): number => tokens * 2 * 2 * 8 * 4; // keys and values, heads, head size, float32
-    const before = liveTensors();
+    const before = await settledTensors();
     noGrad(() => {
       using cache = new KvCache(model.config.text, 64);
       for (let i = 0; i < 50; i++) {
@@ -227,7 +228,7 @@ describe('training', () => {
     expect(largest).toBeCloseTo(0.25, 6);
   });
 
-  it('leaves no tensor behind', () => {
+  it('leaves no tensor behind', async () => {
     const { model } = textReference('sharing');
     const inputs = { inputIds: ids([sequence]), labels: ids([sequence]) };
     const step = (): void =>
@@ -236,7 +237,7 @@ describe('training', () => {
         for (const [, parameter] of model.namedParameters()) parameter.grad = null;
       });
     step();
-    const before = liveTensors();
+    const before = await settledTensors();
     for (let i = 0; i < 5; i++) step();
     expect(liveTensors()).toBe(before);
   });

@@ -61,7 +61,7 @@ describe('compiling the addon', () => {
     const first = compile(on, plan, stop.signal);
     const objects = (): string[] =>
       readdirSync(join(on.cache, 'objects')).filter((name) => name.endsWith('.o'));
-    await expect.poll(objects, { timeout: 20_000 }).toHaveLength(1);
+    await expect.poll(objects, { timeout: 50_000 }).toHaveLength(1);
     stop.abort();
     await expect(first).rejects.toThrow('abort');
     expect(existsSync(plan.addon)).toBe(false);

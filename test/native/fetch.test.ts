@@ -100,7 +100,7 @@ describe('fetching libtorch', () => {
     const stop = new AbortController();
     const first = fetch(on, stop.signal);
     const half = join(on.cache, 'downloads/torch-2.15.0-cpu/parts/arrived/torch-2.15.0-py3.whl');
-    await expect.poll(() => existsSync(half), { timeout: 20_000 }).toBe(true);
+    await expect.poll(() => existsSync(half), { timeout: 50_000 }).toBe(true);
     stop.abort();
     await expect(first).rejects.toThrow('abort');
     expect(existsSync(cachedEngineFolder(on.env, false))).toBe(false);

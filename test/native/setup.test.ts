@@ -106,7 +106,7 @@ describe('the set-up', () => {
   it('after a killed set-up the next one takes over and finishes', async () => {
     const on = await ready('[ -e "$HOME/fast" ] || [ "$file" = addon.cc ] || exec /bin/sleep 30');
     const killed = start(setupChild, on.env);
-    await expect.poll(() => on.calls().length, { timeout: 20_000 }).toBe(1);
+    await expect.poll(() => on.calls().length, { timeout: 50_000 }).toBe(1);
     killed.kill('SIGKILL');
     await killed.output();
     expect(existsSync(join(on.cache, 'setup.lock'))).toBe(true);

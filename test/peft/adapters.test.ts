@@ -21,6 +21,7 @@ import { type Tensor, liveTensors, manualSeed, noGrad, op, scope, tensor } from 
 import { relativeMax } from '../models/text-reference.js';
 import { temporaryFolder } from '../train/job.js';
 import { adapterReference, smallModel } from './adapter-reference.js';
+import { settledTensors } from '../live.js';
 
 const normal_ = op('aten::normal_');
 
@@ -113,7 +114,7 @@ describe.each(KINDS)('%s', (_, adapter) => {
 
   it('frees all that it made', async () => {
     const model = await open();
-    const before = liveTensors();
+    const before = await settledTensors();
     applyAdapter(model, adapter);
     disturb(model);
     scope(() => {

@@ -13,6 +13,7 @@ import {
   sendTensor,
   zeros,
 } from '../../src/tensor/index.js';
+import { settledTensors } from '../live.js';
 
 it('a tensor that was sent is taken once, without a copy and without a gradient', () => {
   using sent = full([2], 3);
@@ -27,9 +28,9 @@ it('a tensor that was sent is taken once, without a copy and without a gradient'
   );
 });
 
-it('what nobody takes is freed when it is forgotten', () => {
+it('what nobody takes is freed when it is forgotten', async () => {
+  const live = await settledTensors();
   const [before] = engine().tensorMemory(false);
-  const live = liveTensors();
   const large = zeros([1 << 20]);
   const number = sendTensor(large);
   large.dispose();

@@ -25,6 +25,7 @@ import {
   withDefaults,
   zeros,
 } from '../../src/tensor/index.js';
+import { settledTensors } from '../live.js';
 
 beforeAll(() => setNumThreads(1));
 
@@ -197,8 +198,8 @@ describe('autograd', () => {
 });
 
 describe('lifetimes', () => {
-  it('frees what a scope does not return', () => {
-    const before = liveTensors();
+  it('frees what a scope does not return', async () => {
+    const before = await settledTensors();
     const kept = scope(() => {
       const a = ones([2]);
       const inner = scope(() => ({ x: a.add(1), list: [a.add(2)], gone: a.add(3).shape }));
@@ -209,8 +210,8 @@ describe('lifetimes', () => {
     expect(liveTensors()).toBe(before);
   });
 
-  it('frees everything when the scope throws', () => {
-    const before = liveTensors();
+  it('frees everything when the scope throws', async () => {
+    const before = await settledTensors();
     expect(() =>
       scope(() => {
         ones([2]);
@@ -253,18 +254,12 @@ describe('lifetimes', () => {
   });
 
   it('leaves finalizers to free the rest', async () => {
-    const collect = (globalThis as { gc?: () => void }).gc;
-    if (!collect) return expect(collect, 'run with --expose-gc').toBeDefined();
-    const before = liveTensors();
+    const before = await settledTensors();
     (() => {
       for (let i = 0; i < 100; i++) ones([8]);
     })();
     expect(liveTensors()).toBeGreaterThan(before);
-    for (let i = 0; i < 20 && liveTensors() > before; i++) {
-      collect();
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
-    expect(liveTensors()).toBeLessThanOrEqual(before);
+    expect(await settledTensors()).toBeLessThanOrEqual(before);
   });
 });
 

@@ -6,6 +6,7 @@ import type { Gemma3n } from '../../src/models/gemma3n/index.js';
 import { type Tensor, liveTensors, noGrad, scope, setNumThreads } from '../../src/tensor/index.js';
 import { Learner, type LearnerSpec } from '../../src/train/learner.js';
 import { learnerSpec } from './learner-spec.js';
+import { settledTensors } from '../live.js';
 
 beforeAll(() => setNumThreads(1));
 
@@ -128,7 +129,7 @@ describe('a step', () => {
       await learner.generate(prompts, { maxNewTokens: 3, eosTokenIds: [1] });
     };
     await round();
-    const live = liveTensors();
+    const live = await settledTensors();
     for (let i = 0; i < 3; i++) await round();
     // what earlier tests left may be collected meanwhile
     expect(liveTensors()).toBeLessThanOrEqual(live);

@@ -11,6 +11,7 @@ import type { ModelOptions } from '../../src/train/options.js';
 import { forgetSnapshot, takeSnapshot, writeSnapshot } from '../../src/train/snapshot.js';
 import { temporaryFolder } from './job.js';
 import { learnerSpec } from './learner-spec.js';
+import { settledTensors } from '../live.js';
 
 beforeAll(() => setNumThreads(1));
 
@@ -75,8 +76,9 @@ describe('a snapshot', () => {
     const all = [...learner.model.namedParameters()].reduce((sum, [, { numBytes }]) => sum + numBytes, 0);
     expect(learning).toBeLessThan(all);
 
+    const live = await settledTensors();
+    await settledTensors();
     const [before] = engine().tensorMemory(false);
-    const live = liveTensors();
     const snapshot = snapshotOf(learner, NO_STREAM);
     expect(snapshot.bytes).toBe(learning + state);
     expect(engine().tensorMemory(false)[0] - before).toBe(snapshot.bytes);
@@ -110,6 +112,7 @@ describe('a snapshot', () => {
   it('is taken without a copy where the host has no memory for one', async () => {
     const learner = await open();
     train(learner, 1);
+    await settledTensors();
     const [before] = engine().tensorMemory(false);
     const { random: _random, ...state } = learner.state;
     const snapshot = takeSnapshot(
@@ -135,6 +138,7 @@ describe('a snapshot', () => {
     await writeSnapshot(folder, snapshotOf(learner, NO_STREAM));
     train(learner, 1);
     writeFileSync(join(folder, 'checkpoint-1'), 'in the way');
+    await settledTensors();
     const [before] = engine().tensorMemory(false);
     const snapshot = snapshotOf(learner, NO_STREAM);
     const best = { metric: 'a/b', mode: 'max', best: [{ step: 1, value: 1 }] } as const;
