@@ -4,6 +4,7 @@
 import { Template } from '@huggingface/jinja';
 import { messageOf, TextError } from '../errors.js';
 import { BudgetError, maxSourceLength, renderBounded } from './bounded-jinja.js';
+import { Remembered } from './remembered.js';
 
 /** One turn as templates see it. */
 export interface TemplateMessage {
@@ -21,8 +22,12 @@ export interface RenderOptions {
 /** What a template may make, in characters and steps, beside sixteen times its input. */
 const slack = 1 << 20;
 
+/** Characters of conversations, as given and as written, that a template remembers: data asks the same questions often. */
+const rememberedSize = 1 << 22;
+
 export class ChatTemplate {
   readonly #template: Template;
+  readonly #remembered = new Remembered(rememberedSize);
 
   /** @throws {TextError} when the template does not parse */
   constructor(
@@ -68,10 +73,17 @@ export class ChatTemplate {
         remedy: 'drop empty conversations',
       });
     }
+    const given = { ...variables, messages, add_generation_prompt: addGenerationPrompt };
+    // A template that writes the time of day writes another text each time.
+    if (this.source.includes('strftime_now')) return this.#render(given);
+    return this.#remembered.get(JSON.stringify(given), () => this.#render(given));
+  }
+
+  #render(given: { readonly messages: readonly TemplateMessage[] }): string {
+    const { messages } = given;
     const size = slack + 16 * sizeOf(messages);
     const budget = { steps: size / 4, size, total: 64 * size };
     try {
-      const given = { ...variables, messages, add_generation_prompt: addGenerationPrompt };
       return renderBounded(this.#template, given, budget);
     } catch (cause) {
       if (cause instanceof BudgetError) throw this.#tooMuch(cause);
