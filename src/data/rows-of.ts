@@ -217,11 +217,10 @@ async function* iterate(
   }
   const iterator =
     Symbol.asyncIterator in values ? values[Symbol.asyncIterator]() : values[Symbol.iterator]();
-  const aborted = new Promise<never>((_, reject) => {
-    signal.throwIfAborted();
-    signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
-  });
-  aborted.catch(() => {});
+  // A race against one promise of the whole stream would keep each row until that promise settles.
+  let giveUp: ((reason: unknown) => void) | undefined;
+  const onAbort = (): void => giveUp?.(signal.reason);
+  signal.addEventListener('abort', onAbort, { once: true });
   let row = 0;
   let waiting = false;
   let done = false;
@@ -229,7 +228,11 @@ async function* iterate(
     for (;;) {
       signal.throwIfAborted();
       waiting = true;
-      const next = await Promise.race([advance(iterator, `${name}, row ${row}`), aborted]);
+      const where = `${name}, row ${row}`;
+      const next = await new Promise<IteratorResult<unknown>>((resolve, reject) => {
+        giveUp = reject;
+        advance(iterator, where).then(resolve, reject);
+      });
       waiting = false;
       if (next.done) {
         done = true;
@@ -242,6 +245,7 @@ async function* iterate(
     done ||= error instanceof DataError && waiting; // it has ended by throwing
     throw error;
   } finally {
+    signal.removeEventListener('abort', onAbort);
     // An iterator that does not answer would not answer this either.
     if (!done && waiting) void Promise.resolve(iterator.return?.()).catch(() => {});
     else if (!done) await iterator.return?.();

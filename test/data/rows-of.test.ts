@@ -106,6 +106,26 @@ describe('of what can be iterated once', () => {
     }
   });
 
+  test('rows that were given are not kept', async () => {
+    const given: WeakRef<object>[] = [];
+    function* values() {
+      for (let id = 0; id < 200; id++) {
+        const value = { id };
+        given.push(new WeakRef(value));
+        yield value;
+      }
+    }
+    const { signal } = new AbortController();
+    const reading = rows(() => values())
+      .open(signal)
+      [Symbol.asyncIterator]();
+    for (let i = 0; i < 150; i++) await reading.next();
+    await new Promise((resolve) => setTimeout(resolve, 5)); // while its job lasts, a WeakRef holds
+    gc!();
+    expect(given.filter((ref) => ref.deref() !== undefined).length).toBeLessThan(20);
+    await reading.return?.();
+  });
+
   test('an abort ends it while it does not answer, and lets it clean up where it does', async () => {
     const controller = new AbortController();
     const reading = readAll(
