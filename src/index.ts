@@ -65,12 +65,14 @@ export {
   enableAdapters,
   loadAdapter,
   mergeAdapter,
+  quantise,
   removeAdapter,
   saveAdapter,
   setAdapter,
   unmergeAdapter,
   type ApplyOptions,
   type LoadAdapterOptions,
+  type QuantiseOptions,
 } from './models/gemma3n/index.js';
 export {
   Chat,

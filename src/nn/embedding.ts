@@ -3,7 +3,9 @@
 
 import { ModelError } from '../errors.js';
 import { type DType, type Tensor, currentDefaults, empty, keep, op } from '../tensor/index.js';
+import { placeOfNew } from './deferred.js';
 import { Module, parameter } from './module.js';
+import { type QuantisedWeight, refuseLearning } from './quantised-weight.js';
 import { roundTo } from './round.js';
 
 export interface EmbeddingOptions {
@@ -22,18 +24,6 @@ interface RowsAs {
 }
 
 const mappedTables = new WeakMap<Tensor, RowsAs>();
-let isDeferred = false;
-
-/** Builds modules whose tables have shapes and no memory: give each one with `useMapped` or `allocate`. */
-export function withDeferredTables<T>(build: () => T): T {
-  const before = isDeferred;
-  isDeferred = true;
-  try {
-    return build();
-  } finally {
-    isDeferred = before;
-  }
-}
 
 /** Whether a parameter is a table that stays off the device; then in which dtype its rows are used. */
 export function mappedAs(weight: Tensor): DType | undefined {
@@ -44,6 +34,8 @@ export function mappedAs(weight: Tensor): DType | undefined {
 export class Embedding extends Module {
   /** [numEmbeddings, dim] */
   weight: Tensor;
+  /** Instead of it, where it is frozen and quantised: `weight` has no memory then. */
+  quantised: QuantisedWeight | undefined;
   /** Of the rows that are looked up: what this module was made for. */
   readonly rowsAs: RowsAs = currentDefaults();
 
@@ -53,7 +45,12 @@ export class Embedding extends Module {
     readonly options: EmbeddingOptions = {},
   ) {
     super();
-    this.weight = parameter(empty([numEmbeddings, dim], isDeferred ? { device: 'meta' } : {}));
+    this.weight = parameter(empty([numEmbeddings, dim], placeOfNew('tables')));
+  }
+
+  /** Where it computes. */
+  get device(): string {
+    return this.rowsAs.device;
   }
 
   /** @param ids int64 [...], each in [0, numEmbeddings) @returns [..., dim]
@@ -61,9 +58,11 @@ export class Embedding extends Module {
   forward(ids: Tensor): Tensor {
     const { paddingId = -1, scale = 1 } = this.options;
     const rowsAs = mappedTables.get(this.weight);
-    const rows = rowsAs
-      ? this.#mappedRows(ids).to(rowsAs.dtype).to(rowsAs.device)
-      : embeddingOp(this.weight, ids, paddingId);
+    const rows = this.quantised
+      ? this.#quantisedRows(this.quantised, ids)
+      : rowsAs
+        ? this.#mappedRows(ids).to(rowsAs.dtype).to(rowsAs.device)
+        : embeddingOp(this.weight, ids, paddingId);
     return scale === 1 ? rows : rows.mul(roundTo(scale, rows.dtype));
   }
 
@@ -78,9 +77,21 @@ export class Embedding extends Module {
 
   /** Memory for a table that has none yet; uninitialised. */
   allocate(): void {
-    if (this.weight.device !== 'meta') return;
+    if (this.quantised || this.weight.device !== 'meta') return;
     this.weight.dispose();
     this.weight = parameter(empty([this.numEmbeddings, this.dim], this.rowsAs));
+  }
+
+  /** Takes codes and scales for the table, whose memory is freed. They belong to this module from now on. */
+  useQuantised(quantised: QuantisedWeight): void {
+    this.weight.dispose();
+    this.weight = quantised.placeholder();
+    this.quantised = quantised;
+  }
+
+  #quantisedRows(quantised: QuantisedWeight, ids: Tensor): Tensor {
+    refuseLearning(this.weight);
+    return quantised.lookUp(ids);
   }
 
   #mappedRows(ids: Tensor): Tensor {

@@ -1,8 +1,18 @@
 export { activation, gated, type ActivationName } from './activation.js';
 export { attend, causalMask, type AttendOptions, type Span } from './attention.js';
-export { Embedding, mappedAs, withDeferredTables, type EmbeddingOptions } from './embedding.js';
+export { placeOfNew, withDeferred, type Deferral } from './deferred.js';
+export { Embedding, mappedAs, type EmbeddingOptions } from './embedding.js';
 export { Linear, type LinearAdapter } from './linear.js';
-export { QuantisedLinear, WEIGHT_FORMATS, type WeightFormat } from './quantised-linear.js';
+export {
+  BLOCK_SIZES,
+  QuantisedWeight,
+  refuseLearning,
+  WEIGHT_FORMATS,
+  type RowsOf,
+  type WeightFacts,
+  type WeightFormat,
+  type WeightQuantisation,
+} from './quantised-weight.js';
 export { crossEntropyMean, lossSum, softcap, type LossSum, type LossSumOptions } from './loss.js';
 export { Module, buffer, parameter } from './module.js';
 export { attendPacked, packedRuns, sequenceLengths, type PackedRuns } from './packed.js';

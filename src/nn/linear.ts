@@ -1,7 +1,9 @@
 // Linear: y = x W^T + b.
 
-import { type Tensor, empty, linear } from '../tensor/index.js';
+import { type Tensor, currentDefaults, empty, linear } from '../tensor/index.js';
+import { placeOfNew } from './deferred.js';
 import { Module, parameter } from './module.js';
+import { type QuantisedWeight, refuseLearning } from './quantised-weight.js';
 
 /** What stands before a linear's own product, and may use it: an adapter. */
 export interface LinearAdapter {
@@ -13,10 +15,13 @@ export interface LinearAdapter {
 export class Linear extends Module {
   /** [outFeatures, inFeatures] */
   weight: Tensor;
+  /** Instead of it, where it is frozen and quantised: `weight` has no memory then. */
+  quantised: QuantisedWeight | undefined;
   /** [outFeatures] */
   bias: Tensor | undefined;
   /** Not a field of the tree: an adapter's tensors have names of their own. */
   #adapter: LinearAdapter | undefined;
+  readonly #place = currentDefaults();
 
   constructor(
     readonly inFeatures: number,
@@ -24,7 +29,7 @@ export class Linear extends Module {
     options: { readonly bias?: boolean } = {},
   ) {
     super();
-    this.weight = parameter(empty([outFeatures, inFeatures]));
+    this.weight = parameter(empty([outFeatures, inFeatures], placeOfNew('matrices')));
     this.bias = options.bias ? parameter(empty([outFeatures])) : undefined;
   }
 
@@ -35,7 +40,13 @@ export class Linear extends Module {
 
   /** Whether `product` is the product with `weight`, and `bias`, and nothing else. */
   get isDense(): boolean {
-    return this.product === Linear.prototype.product;
+    return this.product === Linear.prototype.product && this.quantised === undefined;
+  }
+
+  /** Where it computes. */
+  get device(): string {
+    const { device } = this.weight;
+    return device === 'meta' ? this.#place.device : device;
   }
 
   get adapter(): LinearAdapter | undefined {
@@ -52,6 +63,23 @@ export class Linear extends Module {
 
   /** What the layer computes by itself, without an adapter. */
   product(x: Tensor): Tensor {
-    return linear(x, this.weight, this.bias);
+    const { quantised } = this;
+    if (!quantised) return linear(x, this.weight, this.bias);
+    refuseLearning(this.weight);
+    return quantised.linear(x, this.bias);
+  }
+
+  /** Takes codes and scales for the weight, whose memory is freed. They belong to this module from now on. */
+  useQuantised(quantised: QuantisedWeight): void {
+    this.weight.dispose();
+    this.weight = quantised.placeholder();
+    this.quantised = quantised;
+  }
+
+  /** Memory for a weight that has none yet; uninitialised. */
+  allocate(): void {
+    if (this.quantised || this.weight.device !== 'meta') return;
+    this.weight.dispose();
+    this.weight = parameter(empty([this.outFeatures, this.inFeatures], this.#place));
   }
 }

@@ -4,6 +4,7 @@
 // nothing of the vocabulary's size outlives the chunk but the weight's gradient. Leaves out: second derivatives.
 
 import { ModelError } from '../errors.js';
+import type { QuantisedWeight } from './quantised-weight.js';
 import { type Tensor, cat, linear, noGrad, op, scope, tensor, zeros } from '../tensor/index.js';
 
 /** Labels of positions that are not learnt. */
@@ -14,6 +15,8 @@ export interface LossSumOptions {
   readonly softcap?: number | undefined;
   /** Bytes that a chunk's float32 logits may take: 64 MiB on a CPU, 512 MiB elsewhere. */
   readonly chunkBytes?: number;
+  /** Instead of the weight's numbers, which are not there: `weight` then has a shape alone. */
+  readonly quantised?: QuantisedWeight | undefined;
 }
 
 export interface LossSum {
@@ -126,7 +129,11 @@ function sumChunks(
   const { device, dtype } = rows;
   const wide = dtype === 'float64' ? 'float64' : 'float32';
   const [vocab = 1] = weight.shape;
-  const { softcap: cap = 0, chunkBytes = device === 'cpu' ? 64 * 2 ** 20 : 512 * 2 ** 20 } = options;
+  const {
+    softcap: cap = 0,
+    chunkBytes = device === 'cpu' ? 64 * 2 ** 20 : 512 * 2 ** 20,
+    quantised,
+  } = options;
   const chunkRows = Math.max(1, Math.floor(chunkBytes / (4 * vocab)));
   const wantsGrad = wanted.rows || wanted.weight;
   const isWhole = targets.length <= chunkRows;
@@ -138,13 +145,13 @@ function sumChunks(
     const chunk = targets.subarray(start, start + chunkRows);
     const grads = scope(() => {
       const x = rows.narrow(0, start, chunk.length);
-      const logits = linear(x, weight);
+      const logits = quantised ? quantised.linear(x) : linear(x, weight);
       loss.add_(
         cappedCrossEntropy_(logits, tensor(chunk, [chunk.length], 'int64', device), cap, wantsGrad).sum(),
       );
       const products = wanted.weight ? logits.transpose(0, 1).matmul(x) : undefined;
       return {
-        rows: wanted.rows ? logits.matmul(weight) : undefined,
+        rows: wanted.rows ? (quantised ? quantised.product(logits) : logits.matmul(weight)) : undefined,
         weight: isWhole ? products : products?.to(wide),
       };
     });

@@ -51,7 +51,9 @@ export function createAdapter(
     const options = { rank, alpha, rsLora, dropout, hasMagnitude: kind === 'dora' };
     return [name, new LoraLayer(linear, options)] as const;
   });
-  const copies = Array.from(saved, (one) => ({ ...one, copy: parameter(copyOf(one.original)) }));
+  const kept = [...saved];
+  for (const { name, module } of kept) refuseQuantised(given.config.kind, name, module);
+  const copies = kept.map((one) => ({ ...one, copy: parameter(copyOf(one.original)) }));
   return { ...given, layers: new Map(layers), saved: copies };
 }
 
@@ -77,6 +79,17 @@ export function parametersOf(
 export function disposeAdapter({ layers, saved }: Adapter): void {
   for (const layer of layers.values()) layer.dispose();
   for (const { copy } of saved) copy.dispose();
+}
+
+/** What is quantised has no numbers that could learn. */
+function refuseQuantised(kind: string, name: string, module: Module): void {
+  if ((module as { quantised?: unknown }).quantised === undefined || !name.endsWith('.weight')) return;
+  throw new ConfigError({
+    where: `${kind}: modulesToSave`,
+    expected: 'modules whose weights are numbers',
+    received: `${name}, which is quantised`,
+    remedy: 'leave it out of modulesToSave, or its part out of quantise',
+  });
 }
 
 function copyOf(tensor: Tensor): Tensor {

@@ -67,8 +67,8 @@ export class LoraLayer {
     readonly linear: Linear,
     readonly options: LoraLayerOptions,
   ) {
-    const { inFeatures, outFeatures, weight } = linear;
-    const place = { dtype: ofAdapters(weight.dtype), device: weight.device };
+    const { inFeatures, outFeatures, weight, device } = linear;
+    const place = { dtype: ofAdapters(weight.dtype), device };
     this.a = parameter(empty([options.rank, inFeatures], place));
     this.b = parameter(empty([outFeatures, options.rank], place));
     this.magnitude = options.hasMagnitude ? parameter(empty([outFeatures], place)) : undefined;
@@ -118,7 +118,7 @@ export class LoraLayer {
     return noGrad(() =>
       scope(() => {
         const { rank } = this.options;
-        const [u, sizes, v] = svd(this.linear.weight.detach().to(this.a.dtype), false);
+        const [u, sizes, v] = svd(this.#numbers().to(this.a.dtype), false);
         const root = sizes.narrow(0, 0, rank).div(this.scaling).sqrt();
         return {
           a: v.narrow(0, 0, rank).mul(root.unsqueeze(1)).contiguous(),
@@ -131,7 +131,8 @@ export class LoraLayer {
   /** Whether `withBase` may stand for the module's own product and this adapter. */
   isAtOnce(x: Tensor, linear: Linear): boolean {
     const isSteady = this.options.dropout === 0 || !linear.training;
-    return isSteady && linear.isDense && (x.dtype === 'float32' || hasFastBfloat16());
+    const isKnown = linear.isDense || linear.quantised !== undefined;
+    return isSteady && isKnown && (x.dtype === 'float32' || hasFastBfloat16());
   }
 
   /** The module's own product and this adapter, without passes between. */
@@ -140,7 +141,9 @@ export class LoraLayer {
     const gain = this.magnitude
       ? this.gain(isGradEnabled() && (this.a.requiresGrad || this.b.requiresGrad))
       : undefined;
-    return loraOp(x, linear.weight, linear.bias, a, b, this.scaling, gain);
+    const { quantised, bias } = linear;
+    if (quantised) return quantised.lora(x, bias, { a, b, scale: this.scaling, gain });
+    return loraOp(x, linear.weight, bias, a, b, this.scaling, gain);
   }
 
   /** @param x [..., inFeatures] @param result of the module so far @returns the result with this adapter */
@@ -236,15 +239,26 @@ export class LoraLayer {
   /** W A^T, [outFeatures, rank], in A's dtype: W is widened some rows at a time. */
   #across(weight: Tensor, a: Tensor): Tensor {
     const down = a.transpose(0, 1);
-    return eachRows(weight, (rows) => rows.to(a.dtype).matmul(down));
+    return this.#eachRows(weight, (rows) => rows.to(a.dtype).matmul(down));
   }
 
   #squares(weight: Tensor): Tensor {
     const { dtype } = this.a;
     const made = noGrad(() =>
-      scope(() => eachRows(weight, (rows) => rowNorm(rows.to(dtype), 2, [1]).square())),
+      scope(() => this.#eachRows(weight, (rows) => rowNorm(rows.to(dtype), 2, [1]).square())),
     );
     return lasting(made);
+  }
+
+  /** What `make` gives of some of W's rows at a time, put together; of a quantised one, what it stands for. */
+  #eachRows(weight: Tensor, make: (rows: Tensor) => Tensor): Tensor {
+    const { quantised } = this.linear;
+    return quantised ? quantised.eachRows(make) : eachRows(weight, make);
+  }
+
+  #numbers(): Tensor {
+    const { quantised, weight } = this.linear;
+    return quantised ? quantised.dequantised() : weight.detach();
   }
 }
 

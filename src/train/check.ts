@@ -4,7 +4,7 @@ import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Processor, loadProcessor } from '../data/processor.js';
 import { ConfigError } from '../errors.js';
-import { ADAPTER_CONFIG } from '../models/gemma3n/index.js';
+import { ADAPTER_CONFIG, refuseMappedAndQuantised } from '../models/gemma3n/index.js';
 import { guestOf, guestProcessor, guestSpec } from './guest.js';
 import type { Pipeline } from './pipeline.js';
 import { checkFlow } from './sample-flow.js';
@@ -41,6 +41,7 @@ async function checkModel(pipeline: Pipeline): Promise<Processor> {
   checkModelFolder(pipeline.model.path);
   checkEmbeddings(pipeline.model);
   checkAdapter(pipeline.model);
+  checkQuantise(pipeline);
   return loadProcessor(pipeline.model.path);
 }
 
@@ -79,6 +80,24 @@ function checkAdapter({ adapter, weights, projector }: Pipeline['model']): void 
     received: adapter,
     remedy: 'correct the path',
   });
+}
+
+/** What is quantised learns nothing by itself, and is read from files. */
+function checkQuantise({ model, step }: Pipeline): void {
+  const { quantise, adapter, weights, embeddings = 'device' } = model;
+  if (!quantise) return;
+  refuseMappedAndQuantised('model.quantise.embeddings', quantise, embeddings);
+  const fault = (expected: string, received: string, remedy: string): ConfigError =>
+    new ConfigError({ where: 'model.quantise', expected, received, remedy });
+  if (weights === 'random') {
+    throw fault('weights from files', "weights: 'random'", 'leave it out, or start from pretrained weights');
+  }
+  if (!step || adapter !== undefined) return;
+  throw fault(
+    `an adapter that learns beside the weights in ${quantise.format}, which are frozen`,
+    'full fine-tuning',
+    'add adapter: lora({ rank: 16, alpha: 32 }), or leave out quantise to fine-tune whole',
+  );
 }
 
 function checkModelFolder(path: string): void {

@@ -135,11 +135,11 @@ export class Learner {
   static async open(spec: LearnerSpec): Promise<Learner> {
     if (spec.threads !== undefined) setNumThreads(spec.threads);
     manualSeed(spec.seed);
-    const { path, dtype, device, embeddings, weights, adapter, base, origin } = spec.model;
+    const { path, dtype, device, embeddings, weights, adapter, base, origin, quantise } = spec.model;
     const model =
       weights === 'random'
         ? fromConfig(await loadConfig(path), { seed: spec.seed, dtype, device })
-        : await fromPretrained(path, { dtype, device, ...(embeddings && { embeddings }) });
+        : await fromPretrained(path, { dtype, device, quantise, ...(embeddings && { embeddings }) });
     setBase(
       model,
       base ?? (origin ? { path: origin.repository, revision: origin.commit } : { path: resolve(path) }),

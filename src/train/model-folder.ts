@@ -35,11 +35,12 @@ export async function withModelFolder(
   if (origin) log(`model ${origin.repository} at commit ${origin.commit}`);
   const adapter = await adapterOf(pipeline, place, options);
   if (!origin && adapter === undefined) return pipeline;
+  const quantise = pipeline.model.quantise ?? place.quantise;
   // An adapter's folder stays where it is: a run that is continued finds the same base through it.
   const kept = origin && place.adapter === undefined ? { origin: began ?? origin } : {};
   return {
     ...pipeline,
-    model: { ...pipeline.model, path: folder, base, ...(adapter && { adapter }), ...kept },
+    model: { ...pipeline.model, path: folder, base, ...(adapter && { adapter }), quantise, ...kept },
   };
 }
 

@@ -1,7 +1,7 @@
 // The model and step parts of a pipeline: plain options that cross to the device thread as they are.
 
 import type { Origin } from '../hub/index.js';
-import { EMBEDDINGS, RECOMPUTED_PARTS, type BaseModel } from '../models/gemma3n/index.js';
+import { EMBEDDINGS, QUANTISE, RECOMPUTED_PARTS, type BaseModel } from '../models/gemma3n/index.js';
 import { definePart, part } from '../parts.js';
 import type { AdapterPart } from '../peft/index.js';
 import { z } from '../schema.js';
@@ -29,6 +29,10 @@ const MODEL = z.strictObject({
   /** What learns in place of the weights: `lora({ ... })` or `dora({ ... })`, or an adapter to go on with, a folder in PEFT's
    *  layout or a repository of the Hub. */
   adapter: ADAPTER.optional(),
+  /** Frozen weights in few bits beside an adapter (QLoRA, arXiv:2305.14314): 'nf4', 'int8', or { format, embeddings, towers,
+   *  doubleQuantise, blockSize }. They are quantised as they are read. false is none, also where the model is an adapter's
+   *  folder whose base was quantised. */
+  quantise: QUANTISE.optional(),
   /** 'mapped' keeps frozen embeddings in their file in the host's memory, where only a batch's rows are read: the
    *  per-layer ones, and the input's where it can; 'perLayerMapped' the former alone. 'device' by default. */
   embeddings: z.enum(EMBEDDINGS).optional(),

@@ -9,11 +9,12 @@ const FIRST_ELEMENTS = 64;
 const slice = op('aten::slice.Tensor');
 const countNonzero = op('aten::count_nonzero');
 
-/** Names of those that are zero throughout. Biases are left out: zero is what they start from. */
+/** Names of those that are zero throughout. Biases are left out: zero is what they start from. So are quantised weights,
+ *  which have codes in place of numbers. */
 export function allZero(parameters: Iterable<[string, Tensor]>): string[] {
   const names: string[] = [];
   for (const [name, tensor] of parameters) {
-    if (name.endsWith('.bias') || tensor.numel === 0) continue;
+    if (name.endsWith('.bias') || tensor.numel === 0 || tensor.device === 'meta') continue;
     if (isZero(tensor)) names.push(name);
   }
   return names;

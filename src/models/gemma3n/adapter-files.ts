@@ -17,6 +17,7 @@ import {
   writeSafetensors,
   type NamedTensor,
 } from '../../checkpoint/index.js';
+import { CheckpointError } from '../../errors.js';
 import { resolveFolder, type ResolveOptions } from '../../hub/index.js';
 import { Linear } from '../../nn/index.js';
 import {
@@ -38,6 +39,13 @@ import { DEFAULT_ADAPTER, modulesOf } from './adapters.js';
 import { baseOf, mayBeSame } from './base-model.js';
 import type { Gemma3n } from './model.js';
 import { checkpointName } from './names.js';
+import {
+  QUANTISE_FILE,
+  describeQuantisation,
+  quantisationOf,
+  quantiseText,
+  readQuantise,
+} from './quantisation.js';
 import { canonicalName, deadWeightShapes } from './weights.js';
 
 export const ADAPTER_CONFIG = 'adapter_config.json';
@@ -95,6 +103,7 @@ export async function loadAdapter(
  *  @throws {CheckpointError} when they are not those of this adapter */
 export function refillAdapter(model: Gemma3n, folder: string, name = DEFAULT_ADAPTER): void {
   const stored = readStored(folder);
+  refuseOtherQuantisation(model, folder);
   const adapter = Adapters.of(model).get(name);
   using file = openAdapter(folder);
   const { storedAs } = planAdapter(model, file, stored, folder);
@@ -112,6 +121,22 @@ export function refillAdapter(model: Gemma3n, folder: string, name = DEFAULT_ADA
     });
   }
   fill(adapter, file, storedAs, false);
+}
+
+/** What an adapter computes is the same only over the same numbers. */
+function refuseOtherQuantisation(model: Gemma3n, folder: string): void {
+  const [here, there] = [quantisationOf(model), readQuantise(folder)].map(describeQuantisation);
+  if (here === there) return;
+  throw new CheckpointError({
+    where: folder,
+    expected: `the quantisation that is declared: ${here}`,
+    received: `an adapter that learnt over another: ${there}`,
+    remedy: 'change model.quantise back, or leave out --resume to start anew',
+  });
+}
+
+function encode(text: string): Uint8Array {
+  return new TextEncoder().encode(text);
 }
 
 /** Writes an adapter into a folder, for PEFT or `loadAdapter`, whole or not at all. Other files of the folder are kept. One
@@ -147,6 +172,7 @@ export function adapterFiles(
 ): { files: Map<string, Uint8Array>; weights: NamedTensor[]; made: Tensor[] } {
   const adapters = Adapters.of(model);
   const adapter = adapters.get(name ?? adapters.active[0] ?? adapters.names[0] ?? DEFAULT_ADAPTER);
+  const quantised = quantiseText(model);
   const living = new Set<Tensor>([
     ...[...adapter.layers.values()].flatMap((layer) => layer.tensors),
     ...adapter.saved.map(({ copy }) => copy),
@@ -156,7 +182,10 @@ export function adapterFiles(
     value,
   ]);
   return {
-    files: new Map([[ADAPTER_CONFIG, new TextEncoder().encode(adapterConfigText(adapter, baseOf(model)))]]),
+    files: new Map([
+      [ADAPTER_CONFIG, encode(adapterConfigText(adapter, baseOf(model)))],
+      ...(quantised === undefined ? [] : [[QUANTISE_FILE, encode(quantised)] as const]),
+    ]),
     weights,
     made: weights.map(([, tensor]) => tensor).filter((tensor) => !living.has(tensor)),
   };
@@ -164,7 +193,7 @@ export function adapterFiles(
 
 /** Files that only belong to an adapter that is being replaced. */
 export function isAdapterFile(name: string): boolean {
-  return name === ADAPTER_CONFIG || /^adapter_model\.(safetensors|bin)$/.test(name);
+  return name === ADAPTER_CONFIG || name === QUANTISE_FILE || /^adapter_model\.(safetensors|bin)$/.test(name);
 }
 
 /** Reads and checks a folder's adapter_config.json. */

@@ -14,6 +14,7 @@ import {
 } from '../../peft/index.js';
 import type { Gemma3n } from './model.js';
 import { checkpointName } from './names.js';
+import { refuseQuantised } from './quantisation.js';
 
 /** The name of an adapter where none is given: PEFT's. */
 export const DEFAULT_ADAPTER = 'default';
@@ -71,9 +72,11 @@ export function enableAdapters(model: Gemma3n): void {
 
 /** Puts the active adapters' updates into the weights: the model then computes as fast as without, saves as a whole, and
  *  learns nothing. The weights of before stay in memory for `unmergeAdapter`.
- *  @throws {ConfigError} when no adapter is active */
+ *  @throws {ConfigError} when no adapter is active, or the base is quantised: codes cannot hold the sum. Load the adapter's
+ *    folder with `quantise: false` then, and merge into the weights that were never quantised */
 export function mergeAdapter(model: Gemma3n): Gemma3n {
   const adapters = given(model, 'mergeAdapter');
+  refuseQuantised(model, 'mergeAdapter', 'a base whose weights are numbers, to put the update into');
   refuseLooseHead(model, adapters);
   adapters.merge();
   return model;

@@ -35,7 +35,8 @@ export class AudioTower extends Module {
   forward(inputFeatures: Tensor, inputFeaturesMask?: Tensor): AudioFrames {
     const { config } = this;
     checkShapes(config, inputFeatures, inputFeaturesMask);
-    const { dtype, device } = this.subsampleConvProjection.inputProjLinear.weight;
+    const { device, weight } = this.subsampleConvProjection.inputProjLinear;
+    const { dtype } = weight;
     const [clips = 0, frames = 0] = inputFeatures.shape;
     const realFrames = (inputFeaturesMask ?? ones([clips, frames], { dtype: 'bool' })).to('bool');
     const onHost = { real: realFrames.toTypedArray() as Uint8Array, clips, frames };

@@ -6,6 +6,7 @@ import {
   type Linear,
   type LossSum,
   Module,
+  type QuantisedWeight,
   crossEntropyMean,
   lossSum,
   segment,
@@ -122,6 +123,7 @@ export abstract class CausalLm extends Module {
       segment('loss', { hidden: this.hiddenStates(inputs), labels }, (given) =>
         lossSum(given.hidden, this.outputWeight, given.labels, {
           softcap: this.config.text.finalLogitSoftcapping,
+          quantised: this.#quantisedHead,
         }),
       ),
     );
@@ -170,13 +172,23 @@ export abstract class CausalLm extends Module {
 
   /** @param hidden [..., hidden] @returns [..., vocab], soft-capped */
   logits(hidden: Tensor): Tensor {
-    return scope(() => softcap(linear(hidden, this.outputWeight), this.config.text.finalLogitSoftcapping));
+    const head = this.#quantisedHead;
+    return scope(() =>
+      softcap(
+        head ? head.linear(hidden) : linear(hidden, this.outputWeight),
+        this.config.text.finalLogitSoftcapping,
+      ),
+    );
   }
 
   /** [vocab, hidden]. Where it is the token embedding's own table, it stays that when an adapter's copy of it learns: as
    *  PEFT has it. */
   get outputWeight(): Tensor {
     return this.lmHead?.weight ?? originalOf(this.languageModel.embedTokens.weight);
+  }
+
+  get #quantisedHead(): QuantisedWeight | undefined {
+    return (this.lmHead ?? this.languageModel.embedTokens).quantised;
   }
 
   #embedded(inputs: ModelInputs): Embedded {

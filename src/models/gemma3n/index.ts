@@ -43,7 +43,14 @@ export {
   type RecomputedLoss,
   type RecomputedPart,
 } from './recompute.js';
-export { quantise, type QuantiseOptions } from './quantise.js';
+export {
+  QUANTISE,
+  quantisationOf,
+  refuseMappedAndQuantised,
+  type Quantisation,
+  type QuantiseOptions,
+} from './quantisation.js';
+export { quantise } from './quantise.js';
 export { modelFiles, savePretrained, type SaveOptions } from './save.js';
 export { loadWeights, namedWeights } from './weights.js';
 export { inspectCheckpoint, type Inspection, type InspectOptions } from './inspect.js';

@@ -6,7 +6,7 @@ import { engineDType, openWeights, readFault } from '../../checkpoint/index.js';
 import { PROCESSOR_FILES } from '../../data/processor-files.js';
 import { CheckpointError, ConfigError } from '../../errors.js';
 import type { ResolveOptions } from '../../hub/index.js';
-import { withDeferredTables } from '../../nn/index.js';
+import { withDeferred } from '../../nn/index.js';
 import { decode, z } from '../../schema.js';
 import { manualSeed, randomState, setRandomState, withDefaults, type DType } from '../../tensor/index.js';
 import { loadAdapter } from './adapter-files.js';
@@ -15,6 +15,7 @@ import { decodeConfig, type Gemma3nConfig, type JsonObject } from './config.js';
 import { EMBEDDINGS } from './mapped-embeddings.js';
 import { placeOf } from './model-place.js';
 import { createGemma3n, initialiseGemma3n, type Gemma3n } from './model.js';
+import { QUANTISE, refuseMappedAndQuantised } from './quantisation.js';
 import { loadWeights } from './weights.js';
 
 const dtypes = ['float32', 'bfloat16', 'float16', 'float64'] as const;
@@ -31,6 +32,9 @@ const loadSchema = z.strictObject({
   embeddings: z.enum(EMBEDDINGS).default('device'),
   /** An adapter to load into the model: a folder in PEFT's layout, or a repository of the Hub. */
   adapter: z.string().min(1).optional(),
+  /** Frozen weights in few bits, quantised as they are read: 'nf4', 'int8', or { format, embeddings, towers, ... }. Left
+   *  out, an adapter's folder says whether its base was quantised; with false none of it is. */
+  quantise: QUANTISE.optional(),
   /** Branch, tag or commit of a repository on the Hub; a folder has no other. */
   revision: z.string().min(1).optional(),
   /** Take a repository from the cache alone, by default as `HF_HUB_OFFLINE` says. */
@@ -60,17 +64,23 @@ const generationSchema = z.looseObject({ eos_token_id: z.union([tokenId, z.array
  *  @throws {ConfigError} naming every faulty key of config.json, or of `options`
  *  @throws {HubError} when a repository cannot be downloaded */
 export async function fromPretrained(dirOrRepo: string, options: LoadOptions = {}): Promise<Gemma3n> {
-  const { dtype, device, embeddings, adapter, ...where } = decode(loadSchema, options, 'fromPretrained');
+  const { dtype, device, embeddings, adapter, quantise, ...where } = decode(
+    loadSchema,
+    options,
+    'fromPretrained',
+  );
   const place = await placeOf(dirOrRepo, where);
   const { folder } = place;
   refuseTwoAdapters(dirOrRepo, place.adapter, adapter);
   const config = await loadConfig(folder);
   const chosen = dtype ?? statedDType(config.raw) ?? storedDType(folder) ?? 'float32';
+  const quantisation = quantise === false ? undefined : (quantise ?? place.quantise);
+  if (quantisation) refuseMappedAndQuantised('fromPretrained: quantise.embeddings', quantisation, embeddings);
   const model = withDefaults({ dtype: chosen, device }, () =>
-    withDeferredTables(() => createGemma3n(config)),
+    withDeferred(quantisation ? 'matrices' : 'tables', () => createGemma3n(config)),
   );
   try {
-    loadWeights(model, folder, embeddings);
+    loadWeights(model, folder, { embeddings, quantise: quantisation });
     setBase(model, place.base);
     const chosenAdapter = place.adapter ?? adapter;
     const { offline, signal } = where;

@@ -16,7 +16,7 @@ import type { Gemma3n } from './model.js';
 export const EMBEDDINGS = ['device', 'mapped', 'perLayerMapped'] as const;
 export type EmbeddingsPlace = (typeof EMBEDDINGS)[number];
 
-/** Gives a model that was built `withDeferredTables` its tables: those that stay mapped from the file, and memory for the
+/** Gives a model that was built `withDeferred` its tables: those that stay mapped from the file, and memory for the
  *  others.
  *  @param copies what is stored as which weight of the model
  *  @returns what is left to copy */
@@ -29,7 +29,7 @@ export function placeTables(
   const storedAs = new Map(Array.from(copies, ([stored, target]) => [target, stored] as const));
   const mapped = new Set(place === 'device' ? [] : tablesToMap(model, source, storedAs, place));
   for (const [, module] of model.namedModules()) {
-    if (!(module instanceof Embedding)) continue;
+    if (!(module instanceof Embedding) || module.quantised) continue;
     const stored = storedAs.get(module.weight);
     if (stored === undefined) throw new Error('an embedding that is no parameter');
     storedAs.delete(module.weight);

@@ -2,8 +2,18 @@
 // channels-last memory: depthwise convolutions run 2-3 times faster so on a CPU, and the norm over channels reads
 // neighbours. Weights start uninitialised: a checkpoint or `initialiseVision` fills them.
 
-import { Module, parameter } from '../../nn/module.js';
-import { type Tensor, conv2d, empty, gelu, op, padConstant, rmsNorm } from '../../tensor/index.js';
+import { Module, type QuantisedWeight, parameter, placeOfNew, refuseLearning } from '../../nn/index.js';
+import {
+  type Tensor,
+  conv2d,
+  currentDefaults,
+  empty,
+  gelu,
+  op,
+  padConstant,
+  rmsNorm,
+  scope,
+} from '../../tensor/index.js';
 
 const EPS = 1e-6;
 
@@ -58,10 +68,13 @@ export interface Conv2dOptions {
 export class Conv2d extends Module {
   /** [out, in / groups, kernel, kernel] */
   weight: Tensor;
+  /** Instead of it, where it is frozen and quantised: `weight` has no memory then. */
+  quantised: QuantisedWeight | undefined;
   /** [out] */
   bias: Tensor | undefined;
   private readonly options: { stride: number; dilation: number; groups: number; padding: number };
   private readonly padsUnevenly: boolean;
+  readonly #place = currentDefaults();
 
   constructor(inChs: number, outChs: number, kernelSize: number, options: Conv2dOptions = {}) {
     super();
@@ -70,16 +83,50 @@ export class Conv2d extends Module {
     this.padsUnevenly = padType === 'same' && !(stride === 1 && reach % 2 === 0);
     const padding = this.padsUnevenly || padType === 'valid' ? 0 : (stride - 1 + reach) >> 1;
     this.options = { stride, dilation, groups, padding };
-    this.weight = parameter(empty([outChs, inChs / groups, kernelSize, kernelSize]));
+    this.weight = parameter(empty([outChs, inChs / groups, kernelSize, kernelSize], placeOfNew('matrices')));
     this.bias = bias ? parameter(empty([outChs])) : undefined;
   }
 
+  /** Where it computes. */
+  get device(): string {
+    const { device } = this.weight;
+    return device === 'meta' ? this.#place.device : device;
+  }
+
+  get groups(): number {
+    return this.options.groups;
+  }
+
   forward(x: Tensor): Tensor {
-    if (!this.padsUnevenly) return conv2d(x, this.weight, this.bias, this.options);
+    return scope(() => {
+      const { quantised } = this;
+      if (quantised) refuseLearning(this.weight);
+      // A kernel's numbers are there while it computes.
+      const weight = quantised ? quantised.dequantised() : this.weight;
+      return conv2d(this.#padded(x), weight, this.bias, this.options);
+    });
+  }
+
+  /** Takes codes and scales for the weight, whose memory is freed. They belong to this module from now on. */
+  useQuantised(quantised: QuantisedWeight): void {
+    this.weight.dispose();
+    this.weight = quantised.placeholder();
+    this.quantised = quantised;
+  }
+
+  /** Memory for a weight that has none yet; uninitialised. */
+  allocate(): void {
+    if (this.quantised || this.weight.device !== 'meta') return;
+    const { shape } = this.weight;
+    this.weight.dispose();
+    this.weight = parameter(empty(shape, this.#place));
+  }
+
+  #padded(x: Tensor): Tensor {
+    if (!this.padsUnevenly) return x;
     const { stride, dilation } = this.options;
     const window = ((this.weight.shape[3] ?? 1) - 1) * dilation + 1;
-    const padded = padSame(x, [window, window], [stride, stride]);
-    return conv2d(padded, this.weight, this.bias, this.options);
+    return padSame(x, [window, window], [stride, stride]);
   }
 }
 

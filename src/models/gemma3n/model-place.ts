@@ -6,6 +6,7 @@ import { checkpointFault, quote } from '../../checkpoint/index.js';
 import { type Origin, resolveModel, type ResolveOptions } from '../../hub/index.js';
 import { ADAPTER_CONFIG, readStored } from './adapter-files.js';
 import type { BaseModel } from './base-model.js';
+import { type Quantisation, readQuantise } from './quantisation.js';
 
 export interface ModelPlace {
   /** Of config.json and weights. */
@@ -16,6 +17,8 @@ export interface ModelPlace {
   readonly base: BaseModel;
   /** A folder with an adapter for it. */
   readonly adapter?: string;
+  /** How the adapter's base was quantised while it learnt. */
+  readonly quantise?: Quantisation;
 }
 
 /** Finds a model, and downloads what of it is on the Hub.
@@ -44,11 +47,13 @@ export async function placeOf(dirOrRepo: string, options: ResolveOptions = {}): 
       remedy: 'put the model there, or load it from where it is and the adapter into it with loadAdapter',
     });
   }
+  const quantise = readQuantise(folder);
   return {
     folder: below.folder,
     ...(below.origin && { origin: below.origin }),
     base: { path: base, revision: baseRevision },
     adapter: folder,
+    ...(quantise && { quantise }),
   };
 }
 

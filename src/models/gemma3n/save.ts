@@ -17,6 +17,7 @@ import { decode, z } from '../../schema.js';
 import { configText, generationText } from './config-json.js';
 import { companionsOf } from './load.js';
 import type { Gemma3n } from './model.js';
+import { refuseQuantised } from './quantisation.js';
 import { namedWeights } from './weights.js';
 
 const schema = z.strictObject({
@@ -39,6 +40,7 @@ export async function savePretrained(
   options: SaveOptions = {},
 ): Promise<void> {
   const { maxShardBytes, processor } = decode(schema, options, 'savePretrained');
+  refuseQuantised(model, 'savePretrained', 'a model whose weights are numbers, as its files hold them');
   refuseUnmerged(model);
   await replaceFolder(
     folder,
@@ -55,6 +57,7 @@ export async function savePretrained(
 /** What a model's folder is written from. The weights are the living ones. A table that is used in another dtype than its
  *  file's is written as it is used, so that what is saved does not depend on where it was. */
 export function modelFiles(model: Gemma3n): ModelFiles {
+  refuseQuantised(model, 'checkpoint', 'a model whose weights are numbers, as its files hold them');
   const files = new Map(companionsOf(model.config));
   files.set('config.json', encode(configText(model.config, model.outputWeight.dtype)));
   if (!files.has('generation_config.json')) {

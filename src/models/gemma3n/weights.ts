@@ -17,23 +17,38 @@ import { adaptersOf } from '../../peft/index.js';
 import { keep, noGrad, op, scope, type Tensor } from '../../tensor/index.js';
 import type { Gemma3n } from './model.js';
 import { type EmbeddingsPlace, placeTables, remapTables } from './mapped-embeddings.js';
+import { type Quantisation, refuseQuantised } from './quantisation.js';
+import { quantiseStored } from './quantise.js';
 import { sharesKv, type Gemma3nConfig } from './config.js';
 
 const deadWeights = new WeakMap<Gemma3n, Map<string, Tensor>>();
 const equal = op<boolean>('aten::equal');
 const HEAD_PIECE_BYTES = 16 * 2 ** 20;
 
+/** How a model that was built `withDeferred` gets its weights. */
+export interface LoadPlan {
+  readonly embeddings: EmbeddingsPlace;
+  /** Of a model whose linear layers and convolutions are deferred too: some are quantised as they are read. */
+  readonly quantise?: Quantisation | undefined;
+}
+
 /** Copies the weights of a folder into a model, converting dtype and device on the way. Parameters never exist twice.
  *  Tables that are mapped from a file are mapped from this one instead.
- *  @param place of the embeddings, for a model that was built `withDeferredTables`
+ *  @param plan for a model that was built `withDeferred`
  *  @throws {CheckpointError} when a tensor is missing, unknown, of another shape or no float; the model is unchanged */
-export function loadWeights(model: Gemma3n, folder: string, place?: EmbeddingsPlace): void {
+export function loadWeights(model: Gemma3n, folder: string, plan?: LoadPlan): void {
+  if (!plan) refuseQuantised(model, 'loadWeights', 'a model whose weights are numbers');
   const source = openWeights(folder);
   try {
     const { copies, dead, tiedHead } = planWeights(model, source, folder);
-    const rest = place ? placeTables(model, source, copies, place) : remapTables(model, source, copies);
+    const table = model.languageModel.embedTokens.weight;
+    const storedTable = copies.find(([, target]) => target === table)?.[0] ?? '';
+    const dense = plan?.quantise ? quantiseStored(model, source, copies, plan.quantise) : copies;
+    const rest = plan
+      ? placeTables(model, source, dense, plan.embeddings)
+      : remapTables(model, source, dense);
     for (const [stored, target] of inFileOrder(source, rest)) source.copyInto(stored, target);
-    if (tiedHead !== undefined) refuseOtherHead(model, source, tiedHead);
+    if (tiedHead !== undefined) refuseOtherHead(model, source, tiedHead, storedTable);
     const kept = new Map(dead.map(([stored, name]) => [name, keep(source.read(stored))]));
     for (const tensor of deadWeights.get(model)?.values() ?? []) tensor.dispose();
     deadWeights.set(model, kept);
@@ -198,16 +213,18 @@ function twice(source: TensorSource, name: string, one: string, other: string): 
 
 /** A stored head of tied weights is a copy of the embeddings, or the checkpoint is not what its config.json says. Compared
  *  a few rows at a time: it is as large as they are. */
-function refuseOtherHead(model: Gemma3n, source: TensorSource, stored: string): void {
-  const embeddings = model.languageModel.embedTokens.weight;
+function refuseOtherHead(model: Gemma3n, source: TensorSource, stored: string, table: string): void {
+  const { weight: embeddings, quantised } = model.languageModel.embedTokens;
   const [numRows = 0, size = 1] = embeddings.shape;
   const step = Math.max(1, Math.floor(HEAD_PIECE_BYTES / (4 * size)));
   for (let row = 0; row < numRows; row += step) {
     const count = Math.min(step, numRows - row);
     const isCopy = scope(() =>
       noGrad(() => {
-        const head = source.readRows(stored, row, count).to(embeddings.dtype).to(embeddings.device);
-        return equal(embeddings.detach().narrow(0, row, count), head);
+        const head = source.readRows(stored, row, count).to(embeddings.dtype);
+        // Quantised ones are no longer what was stored.
+        if (quantised) return equal(source.readRows(table, row, count).to(embeddings.dtype), head);
+        return equal(embeddings.detach().narrow(0, row, count), head.to(embeddings.device));
       }),
     );
     if (isCopy) continue;
