@@ -40,8 +40,8 @@ export interface StepMeasures {
   readonly clippedShare?: number;
   /** Bytes of tensors in the host's memory: now, and the most that they came to. */
   readonly memory?: { readonly used: number; readonly most: number };
-  /** Floating point operations of the step that a model of this configuration needs for these samples: see
-   *  `stepFlops`. */
+  /** Floating point operations that the step needs, forward and backward, of this configuration for these samples: see
+   *  `FlopCounter`. */
   readonly flops?: number;
   /** `flops` over the step's time, its waiting too, as a share of the peak in the `model` event. */
   readonly mfu?: number;

@@ -195,6 +195,8 @@ export interface EndEvent {
   readonly time: TimeAccount;
   /** How near the feed came to one that is never waited for; of a run that trained. */
   readonly feed?: FeedPace;
+  /** `mfu` of this run's steps together. */
+  readonly mfu?: number;
 }
 
 export interface FeedPace {

@@ -33,6 +33,8 @@ export interface RunOptions {
   readonly warn?: (line: string) => void;
   /** Told how far the download of a model is. */
   readonly onDownload?: (progress: DownloadProgress) => void;
+  /** Folder that keeps what this machine reaches, for later runs. */
+  readonly cacheFolder?: string;
 }
 
 export interface RunResult {
@@ -64,6 +66,7 @@ export async function runPipeline(declared: Pipeline, options: RunOptions): Prom
   const device = new RunDevice(pipeline, {
     outDir,
     processor,
+    cacheFolder: options.cacheFolder,
     onCheckpoint: (event) => sinks.emit(event),
   });
 

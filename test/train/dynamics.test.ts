@@ -92,7 +92,7 @@ describe('warnings', () => {
       { length: 20 },
       (_, i) => step(dynamics, i + 1, [1, undefined, 0]).warnings ?? [],
     );
-    expect(warnings.map(({ length }) => length)).toEqual([...Array(9).fill(0), 1, ...Array(10).fill(0)]);
+    expect(warnings.map(({ length }) => length)).toEqual([...new Array<number>(9).fill(0), 1, ...new Array<number>(10).fill(0)]);
     const [warning] = warnings[9]!;
     expect(warning!.names).toEqual(['model.vision_tower.b', 'model.norm.weight']);
     expect(warning!.message).toBe(
@@ -162,7 +162,9 @@ describe('a run', () => {
   it('tells what is trained, and each step its norms by part, its memory and its speed', async () => {
     const { events, error } = await runJob({ maxSteps: 3 });
     expect(error).toBeUndefined();
-    expect(only(events, 'model')).toMatchObject([{ softcap: 10 }]);
+    const [model] = only(events, 'model');
+    expect(model).toMatchObject({ softcap: 10 });
+    expect(model!.peakFlops).toBeGreaterThan(1e8);
     const steps = only(events, 'step');
     expect(steps).toHaveLength(3);
     for (const { gradNorms = {}, gradNorm, memory, tokens, tokensPerSecond, stepMs, waitMs } of steps) {
@@ -181,6 +183,14 @@ describe('a run', () => {
       expect(memory!.used).toBeGreaterThan(0);
       expect(tokensPerSecond).toBeCloseTo((1000 * tokens) / (stepMs + waitMs), 6);
     }
+    for (const { flops, mfu, stepMs, waitMs } of steps) {
+      expect(flops).toBeGreaterThan(1e7);
+      expect(mfu! / ((1000 * flops!) / (stepMs + waitMs) / model!.peakFlops!)).toBeCloseTo(1, 6);
+    }
+    const [end] = only(events, 'end');
+    const times = steps.map(({ stepMs, waitMs }) => stepMs + waitMs);
+    const used = steps.reduce((sum, { mfu }, i) => sum + mfu! * times[i]!, 0);
+    expect(end!.mfu! / (used / times.reduce((a, b) => a + b))).toBeCloseTo(1, 6);
     expect(steps[0]!.updateRatios!['mlp']).toBeGreaterThan(0);
     expect(steps[1]!.updateRatios).toBeUndefined();
   });
