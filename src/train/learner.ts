@@ -122,7 +122,6 @@ export class Learner {
     this.#spec = spec;
     this.#trainable = freeze(model.namedParameters(), spec.model.freeze);
     this.#dynamics = new Dynamics(this.#trainable, {
-      maxSteps: spec.step?.maxSteps ?? Infinity,
       clipNorm: spec.step?.clipNorm,
       // weights are updated before the step's norms are known
       ...(spec.step?.optimizerInBackward && { ratioEvery: Infinity }),
@@ -237,6 +236,11 @@ export class Learner {
     };
   }
 
+  /** After the last update: warnings that wait for more steps than there were. */
+  finish(): Warning[] {
+    return this.#dynamics.finish();
+  }
+
   /** Greedy decoding of left-padded prompts: the new tokens of each row.
    *  @throws the signal's reason when it is aborted */
   async generate(
@@ -347,7 +351,7 @@ export class Learner {
     const skipped = this.#skipped;
     const numLabels = this.#numLabels;
     const loss = this.#lossSum / count;
-    const measures = this.#dynamics.afterUpdate(this.#step);
+    const measures = this.#dynamics.afterUpdate();
     return { step: this.#step, loss, numLabels, gradNorm: norm, skipped, lr, ...measures };
   }
 

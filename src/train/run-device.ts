@@ -13,6 +13,7 @@ import type { SavedPosition, StreamState } from './checkpoint.js';
 import { CheckpointWriting, type PendingCheckpoint } from './checkpoint-writing.js';
 import type { CheckpointWriterApi } from './checkpoint-worker.js';
 import type { CheckpointEvent, CheckpointFailedEvent } from './events.js';
+import type { Warning } from './dynamics-warnings.js';
 import { guestOf, guestSpec } from './guest.js';
 import { guestThread, guestWriter } from './guest-device.js';
 import type { LearnerFacts, LearnerSpec } from './learner.js';
@@ -86,6 +87,11 @@ export class RunDevice implements SinkDevice {
     const { snapshotBytes, ...facts } = await Promise.race([opening, impatient]);
     this.#snapshotBytes = snapshotBytes;
     return facts;
+  }
+
+  /** After the last step: warnings that waited for more of them. */
+  async finish(): Promise<Warning[]> {
+    return this.#guest ? [] : this.thread.call('finish', []);
   }
 
   /** @param stream the training's stream as it stands behind the last update, asked for at each checkpoint */

@@ -78,7 +78,7 @@ describe('the update ratio', () => {
 describe('warnings', () => {
   const step = (dynamics: Dynamics, number: number, norms: (number | undefined)[], clipped = false) => {
     dynamics.beforeUpdate(number, { norm: Math.hypot(...norms.map((norm) => norm ?? 0)), norms, clipped });
-    return dynamics.afterUpdate(number);
+    return dynamics.afterUpdate();
   };
 
   it('name dead parameters once, and tell no gradient from one of zero', () => {
@@ -87,12 +87,16 @@ describe('warnings', () => {
       weights('model.vision_tower.b', [1]),
       weights('model.norm.weight', [1]),
     ];
-    const dynamics = new Dynamics(named, { maxSteps: 100 });
+    const dynamics = new Dynamics(named);
     const warnings = Array.from(
       { length: 20 },
       (_, i) => step(dynamics, i + 1, [1, undefined, 0]).warnings ?? [],
     );
-    expect(warnings.map(({ length }) => length)).toEqual([...new Array<number>(9).fill(0), 1, ...new Array<number>(10).fill(0)]);
+    expect(warnings.map(({ length }) => length)).toEqual([
+      ...new Array<number>(9).fill(0),
+      1,
+      ...new Array<number>(10).fill(0),
+    ]);
     const [warning] = warnings[9]!;
     expect(warning!.names).toEqual(['model.vision_tower.b', 'model.norm.weight']);
     expect(warning!.message).toBe(
@@ -103,14 +107,14 @@ describe('warnings', () => {
   });
 
   it('leave alone what learns later than at the first step', () => {
-    const dynamics = new Dynamics([weights('a.lora_A.default.weight', [1])], { maxSteps: 100 });
+    const dynamics = new Dynamics([weights('a.lora_A.default.weight', [1])]);
     const all = Array.from({ length: 15 }, (_, i) => step(dynamics, i + 1, [i === 0 ? 0 : 1]));
     expect(all.flatMap(({ warnings = [] }) => warnings)).toEqual([]);
   });
 
   it('tell of clipping when every one of the last steps was clipped, and not when one was not', () => {
     const run = (wasClipped: (i: number) => boolean) => {
-      const dynamics = new Dynamics([weights('a.mlp.x', [1])], { maxSteps: 1e6, clipNorm: 0.5 });
+      const dynamics = new Dynamics([weights('a.mlp.x', [1])], { clipNorm: 0.5 });
       return Array.from({ length: CLIPPED_WINDOW + 20 }, (_, i) => step(dynamics, i + 1, [8], wasClipped(i)));
     };
     const always = run(() => true);
@@ -126,6 +130,22 @@ describe('warnings', () => {
     const mostly = run((i) => i % 50 !== 49);
     expect(mostly.flatMap(({ warnings = [] }) => warnings)).toEqual([]);
     expect(mostly.at(-1)!.clippedShare).toBe(0.98);
+  });
+
+  it('come at the end of a run that was too short for them, once', () => {
+    const watched = () => new Dynamics([weights('a.mlp.x', [1]), weights('b.mlp.x', [1])], { clipNorm: 2 });
+    const [two, three, ten] = [watched(), watched(), watched()];
+    for (let i = 1; i <= 2; i++) step(two, i, [4, 0], true);
+    for (let i = 1; i <= 3; i++) step(three, i, [4, 0], true);
+    for (let i = 1; i <= 10; i++) step(ten, i, [4, 1], true);
+    expect(two.finish()).toEqual([]);
+    expect(three.finish().map(({ kind }) => kind)).toEqual(['dead parameters']);
+    expect(three.finish()).toEqual([]);
+    expect(ten.finish().map(({ message }) => message)).toEqual([
+      expect.stringMatching(
+        /^each of the last 10 steps was clipped to 2, the newest from a gradient norm of 4\.12/,
+      ),
+    ]);
   });
 
   it('find weights that are zero throughout, but not those with a single other element', () => {
