@@ -1,5 +1,6 @@
 // What steps tell of how training goes, and the warnings that come of it.
 
+import { readFileSync } from 'node:fs';
 import { beforeAll, describe, expect, it } from 'vitest';
 import {
   type Tensor,
@@ -211,6 +212,10 @@ describe('a run', () => {
     const times = steps.map(({ stepMs, waitMs }) => stepMs + waitMs);
     const used = steps.reduce((sum, { mfu }, i) => sum + mfu! * times[i]!, 0);
     expect(end!.mfu! / (used / times.reduce((a, b) => a + b))).toBeCloseTo(1, 6);
+    const source = readFileSync(new URL('../../src/train/events.ts', import.meta.url), 'utf8');
+    const documented = /\/\*\* One optimizer step.*?\*\//s.exec(source)![0];
+    for (const field of steps.flatMap(Object.keys).filter((key) => key !== 'event'))
+      expect(documented).toContain(`\`${field}\``);
     expect(steps[0]!.updateRatios!['mlp']).toBeGreaterThan(0);
     expect(steps[1]!.updateRatios).toBeUndefined();
   });
