@@ -2,6 +2,7 @@
 
 import { join, resolve } from 'node:path';
 import { ConfigError, SluiceError } from '../errors.js';
+import { cacheFolder } from '../native/cache.js';
 import { ensureAddon } from '../native/setup.js';
 import { streamLog } from '../native/progress.js';
 import { downloadProgress } from '../report/download.js';
@@ -55,6 +56,7 @@ export async function runFile(args: RunArguments, mode: 'run' | 'eval'): Promise
       signal,
       sinks: [json ? jsonLines((line) => output.write(line)) : progress()],
       onDownload: downloadProgress(),
+      cacheFolder: cacheFolder(),
       log,
       warn: (line) => process.stderr.write(`${line}\n`),
     });

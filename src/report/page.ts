@@ -16,7 +16,11 @@ import type {
   StepEvent,
   WarningEvent,
 } from '../train/events.js';
+import type { Chart } from './chart.js';
 import { CHARTS_SCRIPT } from './charts-script.js';
+import { dynamicsCharts, firstStepsCharts } from './dynamics-charts.js';
+import { firstStepsSection, modelSection, warningsSection } from './dynamics-sections.js';
+import { escape, inlineJson } from './html.js';
 import { STYLE } from './style.js';
 import { timeTable } from './time-table.js';
 
@@ -40,17 +44,6 @@ export interface ReportData {
   readonly config: unknown;
 }
 
-/** A chart's data: x and one array a series, as uPlot takes them. */
-interface Chart {
-  readonly title: string;
-  readonly unit: string;
-  readonly log?: boolean;
-  /** Shares, drawn from 0 to 1. */
-  readonly share?: boolean;
-  readonly labels: readonly string[];
-  readonly data: readonly (readonly (number | null)[])[];
-}
-
 /** A whole HTML document that loads nothing from elsewhere. */
 export function renderReport(data: ReportData): string {
   const { script, style } = uplot();
@@ -64,10 +57,13 @@ export function renderReport(data: ReportData): string {
 </head>
 <body>
 <header><h1>${escape(data.name)}</h1><p>${escape(summaryOf(data))}</p>${failure(data)}</header>
+${warningsSection(data.warnings)}
 <section class="tiles">${tiles(data).join('')}</section>
 <section class="charts" id="charts"></section>
+${firstStepsSection(data.steps)}
 ${evaluations(data.evals)}
 ${[...data.answers.values()].map((event) => answers(event, data.answers.size > 1)).join('')}
+${modelSection(data.model, data.steps)}
 ${time(data)}
 ${quarantine(data)}
 ${notices(data)}
@@ -122,6 +118,12 @@ function tiles({ steps, evals, end }: ReportData): string[] {
     const wait = sum(steps, ({ waitMs }) => waitMs);
     const all = sum(steps, ({ stepMs, waitMs }) => stepMs + waitMs);
     result.push(tile(`${((wait / all) * 100).toFixed(1)}%`, 'of the time the device waited for data'));
+    const used = recent.filter(({ mfu }) => mfu !== undefined);
+    if (used.length > 0) {
+      result.push(
+        tile(`${(100 * mean(used, ({ mfu = 0 }) => mfu)).toFixed(1)}%`, "MFU: of the machine's peak"),
+      );
+    }
   }
   if (end && end.peakBytes > 0) {
     result.push(tile(`${(end.peakBytes / 1e6).toFixed(1)} MB`, 'most sample bytes in flight'));
@@ -139,7 +141,7 @@ function chartsOf({ steps, evals }: ReportData): Chart[] {
   const series = (
     title: string,
     unit: string,
-    value: (step: StepEvent) => number,
+    value: (step: StepEvent) => number | null,
     extra: Partial<Chart> = {},
   ) => charts.push({ title, unit, labels: [title], data: [x, steps.map(value)], ...extra });
   if (steps.length > 0) {
@@ -152,12 +154,14 @@ function chartsOf({ steps, evals }: ReportData): Chart[] {
   }
   if (evals.length > 0) charts.push(evaluationChart(evals));
   if (steps.length > 0) {
-    series('Gradient norm', 'before clipping', ({ gradNorm }) => gradNorm, { log: true });
+    series('Gradient norm', 'before clipping', ({ gradNorm }) => gradNorm || null, { log: true });
+    charts.push(...dynamicsCharts(steps));
     series('Learning rate', '', ({ lr }) => lr);
     series('Wait share', 'of each step', ({ waitMs, stepMs }) => waitMs / Math.max(1e-3, waitMs + stepMs), {
       share: true,
     });
     series('Step time', 'ms', ({ stepMs }) => stepMs);
+    charts.push(...firstStepsCharts(steps));
   }
   return charts;
 }
@@ -262,14 +266,4 @@ function sum<T>(items: readonly T[], value: (item: T) => number): number {
 
 function mean<T>(items: readonly T[], value: (item: T) => number): number {
   return sum(items, value) / Math.max(1, items.length);
-}
-
-/** Text from data must not become markup. */
-function escape(text: string): string {
-  return text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
-}
-
-/** JSON inside a script element: no `</script>` or comment can end it. */
-function inlineJson(value: unknown): string {
-  return JSON.stringify(value).replace(/</g, '\\u003c');
 }

@@ -3,7 +3,15 @@
 
 import cliProgress from 'cli-progress';
 import { timeTable } from './time-table.js';
-import type { EndEvent, EvalEvent, NoticeEvent, RunEvent, StallEvent, StepEvent } from '../train/events.js';
+import type {
+  EndEvent,
+  EvalEvent,
+  NoticeEvent,
+  RunEvent,
+  StallEvent,
+  StepEvent,
+  WarningEvent,
+} from '../train/events.js';
 import type { Sink } from '../train/sink.js';
 
 /** Milliseconds between lines where there is no terminal. */
@@ -80,7 +88,7 @@ export function progress(out: NodeJS.WriteStream = process.stdout): Sink {
           say(endLine(event));
           return timeTable(event).forEach(say);
         case 'warning':
-          return say(`warning at step ${event.step}: ${event.message}; ${event.remedy}`);
+          return say(warningLines(event));
         case 'answers':
         case 'model':
           return;
@@ -125,6 +133,11 @@ function noticeLine({ row, stage, message, count }: NoticeEvent): string {
   return `${row} in ${stage}: ${message}${count === undefined ? '' : `; ${count} notices like it were not shown`}`;
 }
 
+function warningLines({ step, message, remedy }: WarningEvent): string {
+  const when = step === 0 ? 'before the first step' : `at step ${step}`;
+  return `warning ${when}: ${message}\n  what to do: ${remedy}`;
+}
+
 function stallLine({ stage, row, ms }: StallEvent): string {
   return `the step has waited for ${duration(ms / 1000)}, for ${row === undefined ? stage : `${row} in ${stage}`}`;
 }
@@ -134,11 +147,12 @@ function evaluationLine({ name, step, count, scores }: EvalEvent): string {
   return `${name} at step ${step}, ${count} samples: ${shown.join('  ')}`;
 }
 
-function endLine({ ledger, seconds, waitMs, steps, peakBytes }: EndEvent): string {
+function endLine({ ledger, seconds, waitMs, steps, peakBytes, mfu }: EndEvent): string {
   const { issued, trained, dropped, quarantined } = ledger;
   const samples = `${issued} samples issued = ${trained} trained + ${dropped} dropped + ${quarantined} quarantined`;
   const time = `${duration(seconds)}, of which ${duration(waitMs / 1000)} waiting for data`;
-  return `${steps} ${steps === 1 ? 'step' : 'steps'} in ${time}; ${samples}; at most ${(peakBytes / 1e6).toFixed(1)} MB in flight`;
+  const used = mfu === undefined ? '' : `; MFU ${percent(mfu)}`;
+  return `${steps} ${steps === 1 ? 'step' : 'steps'} in ${time}; ${samples}; at most ${(peakBytes / 1e6).toFixed(1)} MB in flight${used}`;
 }
 
 function percent(share: number): string {

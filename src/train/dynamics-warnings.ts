@@ -21,17 +21,18 @@ export const PUBLISHED_SOFTCAP = 30;
 /** Kinds of names that a message shows; the rest are counted. */
 const SHOWN_KINDS = 6;
 
-/** @param clipNorm undefined where another rule clips */
+/** @param clipNorm undefined where another rule clips @param steps that were clipped, in a row to the newest */
 export function allClipped(
   clipNorm: number | undefined,
   { norm, byPart }: { readonly norm: number; readonly byPart: Partial<Record<GradientPart, number>> },
+  steps = CLIPPED_WINDOW,
 ): Warning {
   const [first] = largestParts(byPart);
   const carrier = first ? `; ${first.part} carries ${percent(first.share)} of its square` : '';
   return {
     kind: 'clipping',
     message:
-      `each of the last ${CLIPPED_WINDOW} steps was clipped${clipNorm === undefined ? '' : ` to ${clipNorm}`}, the newest from a gradient norm of ` +
+      `each of the last ${steps} steps was clipped${clipNorm === undefined ? '' : ` to ${clipNorm}`}, the newest from a gradient norm of ` +
       `${number(norm)}${carrier}: every update has the same size whatever the gradient's, so that the learning rate ` +
       'alone sets it',
     remedy:

@@ -20,9 +20,11 @@ import { allZero } from './zero-weights.js';
 
 /** Steps from one comparison of weights before and after an update to the next. */
 const RATIO_EVERY = 10;
+/** Of a run that is shorter than the usual number, the fewest steps that tell of clipping, and of dead parameters. */
+const SHORT_CLIPPED_WINDOW = 10;
+const SHORT_UNTIL_DEAD = 3;
 
 export interface DynamicsOptions {
-  readonly maxSteps: number;
   readonly clipNorm?: number | undefined;
   /** Compare weights at every so-manieth step and the first; 10 by default. */
   readonly ratioEvery?: number | undefined;
@@ -36,12 +38,12 @@ export interface StepMeasures {
   readonly updateRatios?: Readonly<Record<string, number>>;
   /** Whether the gradient was scaled down. */
   readonly clipped: boolean;
-  /** Of the last 100 steps, with this one. */
+  /** Of the last 100 steps with labels, this one included. */
   readonly clippedShare?: number;
   /** Bytes of tensors in the host's memory: now, and the most that they came to. */
   readonly memory?: { readonly used: number; readonly most: number };
-  /** Floating point operations of the step that a model of this configuration needs for these samples: see
-   *  `stepFlops`. */
+  /** Floating point operations that the step needs, forward and backward, of this configuration for these samples: see
+   *  `FlopCounter`. */
   readonly flops?: number;
   /** `flops` over the step's time, its waiting too, as a share of the peak in the `model` event. */
   readonly mfu?: number;
@@ -74,17 +76,15 @@ export class Dynamics {
   readonly #dead: Map<number, boolean>;
   readonly #told = new Set<Warning['kind']>();
   #labelledSteps = 0;
-  /** Of the last steps, newest last. */
+  /** Of the last steps with labels, newest last. */
   #clipped: boolean[] = [];
-  #last: { readonly norm: number; readonly byPart: Partial<Record<GradientPart, number>> } = {
-    norm: 0,
-    byPart: {},
-  };
+  #last: {
+    readonly norm: number;
+    readonly byPart: Partial<Record<GradientPart, number>>;
+    readonly clipped: boolean;
+  } = { norm: 0, byPart: {}, clipped: false };
 
-  constructor(
-    trainable: readonly (readonly [string, Tensor])[],
-    options: DynamicsOptions = { maxSteps: Infinity },
-  ) {
+  constructor(trainable: readonly (readonly [string, Tensor])[], options: DynamicsOptions = {}) {
     this.#trainable = trainable;
     this.#parts = trainable.map(([name]) => gradientPart(name));
     this.#options = options;
@@ -97,51 +97,58 @@ export class Dynamics {
    *  @param norms of each parameter's gradient of the mean loss, before clipping; undefined where it has none
    *  @param clipped whether the gradient was scaled down */
   beforeUpdate(step: number, { norm, norms, clipped }: Pick<Measured, 'norm' | 'norms' | 'clipped'>): void {
-    this.#last = { norm, byPart: normsByPart(norms, this.#parts) };
+    this.#last = { norm, byPart: normsByPart(norms, this.#parts), clipped };
     if (norms.some((each) => each !== undefined)) {
       this.#labelledSteps += 1;
+      this.#clipped.push(clipped);
+      if (this.#clipped.length > CLIPPED_WINDOW) this.#clipped.shift();
       for (const [i] of this.#dead) {
         const each = norms[i];
         if (each === 0) this.#dead.set(i, true);
         else if (each !== undefined) this.#dead.delete(i);
       }
     }
-    this.#clipped.push(clipped);
-    if (this.#clipped.length > CLIPPED_WINDOW) this.#clipped.shift();
     const { ratioEvery = RATIO_EVERY } = this.#options;
     if (ratioEvery < Infinity && (step === 1 || step % ratioEvery === 0)) this.#ratio.remember();
   }
 
   /** Right after it. */
-  afterUpdate(step: number): StepDynamics {
-    const { byPart } = this.#last;
+  afterUpdate(): StepDynamics {
+    const { byPart, clipped } = this.#last;
     const updateRatios = this.#ratio.ratios();
-    const warnings = [this.#clipping(), this.#deadness(step)].filter((warning) => warning !== undefined);
+    const warnings = this.#warnings(CLIPPED_WINDOW, STEPS_UNTIL_DEAD);
     return {
       gradNorms: byPart,
       ...(updateRatios && { updateRatios }),
-      clipped: this.#clipped.at(-1) ?? false,
+      clipped,
       clippedShare: this.#clippedShare(),
       memory: tensorMemory(),
       ...(warnings.length > 0 && { warnings }),
     };
   }
 
+  /** After the last update: what a run that was too short for it had not been told. Three steps are the fewest, as B of an
+   *  adapter starts at zero, so that A has no gradient in the first. */
+  finish(): Warning[] {
+    return this.#warnings(SHORT_CLIPPED_WINDOW, SHORT_UNTIL_DEAD);
+  }
+
+  #warnings(clippedSteps: number, labelledSteps: number): Warning[] {
+    const warnings = [this.#clipping(clippedSteps), this.#deadness(labelledSteps)];
+    return warnings.filter((warning) => warning !== undefined);
+  }
+
   #clippedShare(): number {
     return this.#clipped.filter(Boolean).length / Math.max(1, this.#clipped.length);
   }
 
-  #clipping(): Warning | undefined {
-    if (this.#clipped.length < CLIPPED_WINDOW || this.#clippedShare() < 1) return undefined;
-    return this.#once('clipping', () => allClipped(this.#options.clipNorm, this.#last));
+  #clipping(fewest: number): Warning | undefined {
+    if (this.#clipped.length < fewest || this.#clippedShare() < 1) return undefined;
+    return this.#once('clipping', () => allClipped(this.#options.clipNorm, this.#last, this.#clipped.length));
   }
 
-  /** A run that is shorter tells at its last step, when three have been seen: B of an adapter starts at zero, so that A
-   *  has no gradient in the first. */
-  #deadness(step: number): Warning | undefined {
-    const isLast = step >= this.#options.maxSteps && this.#labelledSteps >= 3;
-    if (this.#labelledSteps < STEPS_UNTIL_DEAD && !isLast) return undefined;
-    if (this.#dead.size === 0) return undefined;
+  #deadness(fewest: number): Warning | undefined {
+    if (this.#labelledSteps < fewest || this.#dead.size === 0) return undefined;
     return this.#once('dead parameters', () => {
       const named = [...this.#dead].map(([i, isZero]) => [this.#trainable[i]?.[0] ?? '', isZero] as const);
       return deadParameters(named, this.#labelledSteps);

@@ -5,7 +5,15 @@ import type { WaitShare } from '../flow/index.js';
 import type { StepMeasures } from './dynamics.js';
 import type { Warning } from './dynamics-warnings.js';
 
-/** One optimizer step, after its update. */
+/** One optimizer step, after its update: a line of metrics.jsonl. Its fields, each explained below or in `StepMeasures`:
+ *
+ *  what was learnt  `step`, `loss` and `numLabels`; `skipped` micro-batches without labels; `lr`, the rate that parameters
+ *                   of no group of their own have
+ *  gradients        `gradNorm` of all, and `gradNorms` by part of the model, before clipping; `clipped` and `clippedShare`
+ *  updates          `updateRatios`, update over weights by part, at the first step and every tenth
+ *  data             `tokens`, `samples`, `images`, `clips`
+ *  time             `stepMs` and `waitMs`, `tokensPerSecond`; host-side `waits` by stage and the `slowest` row
+ *  machine          `memory`, `flops` and `mfu` */
 export interface StepEvent extends Partial<StepMeasures> {
   readonly event: 'step';
   /** From 1. */
@@ -195,6 +203,8 @@ export interface EndEvent {
   readonly time: TimeAccount;
   /** How near the feed came to one that is never waited for; of a run that trained. */
   readonly feed?: FeedPace;
+  /** `mfu` of this run's steps together. */
+  readonly mfu?: number;
 }
 
 export interface FeedPace {

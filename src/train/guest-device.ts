@@ -86,6 +86,8 @@ export function guestThread(guest: Guest, spec: GuestSpec) {
         [stepMs, waitMs] = [0, 0];
         return result;
       },
+      /** Its gradients are its own: there is nothing to warn of. */
+      finish: () => [],
       answer: async (batch: ArrayBatch, signal?: AbortSignal) => {
         signal?.throwIfAborted();
         const answers = await learner().answer(batch);

@@ -6,6 +6,7 @@ import { toTensors } from '../device/batch-tensors.js';
 import { TrainError } from '../errors.js';
 import { generate } from '../generate/index.js';
 import {
+  FlopCounter,
   type Gemma3n,
   type LabelledInputs,
   type RecomputedLoss,
@@ -30,12 +31,14 @@ import {
   setRandomState,
 } from '../tensor/index.js';
 import { BackwardUpdate } from './backward-update.js';
+import { batchShape } from './batch-shape.js';
 import { Dynamics, type StepMeasures, modelWarnings } from './dynamics.js';
 import type { Warning } from './dynamics-warnings.js';
 import { freeze, isFrozen } from './freeze.js';
 import { gradientPlace, notFinite, nothingLearns, placeOf } from './learner-faults.js';
 import { findNotFinite } from './nan-search.js';
 import type { ModelOptions, StepOptions } from './options.js';
+import { peakFlops } from './peak.js';
 
 type Forwarded = Omit<RecomputedLoss, 'dispose'> & Partial<RecomputedLoss>;
 
@@ -46,6 +49,8 @@ export interface LearnerSpec {
   readonly step?: StepOptions;
   readonly seed: number;
   readonly threads?: number;
+  /** Keeps what this machine's products reach, from run to run: see `peakFlops`. */
+  readonly peakFile?: string;
 }
 
 export interface LearnerFacts {
@@ -53,6 +58,8 @@ export interface LearnerFacts {
   readonly numTrainable: number;
   /** What the loss caps logits at; see `ModelEvent`. */
   readonly softcap?: number;
+  /** Of this machine, in the model's dtype: see `ModelEvent`. */
+  readonly peakFlops?: number;
   /** To be told as events before the first step. */
   readonly warnings?: readonly Warning[];
 }
@@ -91,10 +98,13 @@ export class Learner {
   readonly #clipping: Clipping | undefined;
   readonly #dynamics: Dynamics;
   readonly #peakRate: number = 0;
+  readonly #flops: FlopCounter;
+  readonly #peakFlops: number | undefined;
   #step = 0;
   #lossSum = 0;
   #numLabels = 0;
   #skipped = 0;
+  #numFlops = 0;
   #stepMs = 0;
   #waitMs = 0;
   #idleSince = performance.now();
@@ -105,17 +115,19 @@ export class Learner {
   /** The first failure: calls that were queued behind it must change nothing. */
   #broken: { readonly error: unknown } | undefined;
 
-  /** @throws {ConfigError} when `freeze` names nothing, or leaves nothing to a step */
-  constructor(model: Gemma3n, spec: LearnerSpec) {
+  /** @param peak floating point operations a second, where it is known: see `peakFlops`
+   *  @throws {ConfigError} when `freeze` names nothing, or leaves nothing to a step */
+  constructor(model: Gemma3n, spec: LearnerSpec, peak?: number) {
     this.#model = model;
     this.#spec = spec;
     this.#trainable = freeze(model.namedParameters(), spec.model.freeze);
     this.#dynamics = new Dynamics(this.#trainable, {
-      maxSteps: spec.step?.maxSteps ?? Infinity,
       clipNorm: spec.step?.clipNorm,
       // weights are updated before the step's norms are known
       ...(spec.step?.optimizerInBackward && { ratioEvery: Infinity }),
     });
+    this.#flops = new FlopCounter(model);
+    this.#peakFlops = peak;
     this.#projectorPending = spec.model.projector === 'whitened';
     this.#state = this.#present();
     if (spec.step) {
@@ -147,7 +159,8 @@ export class Learner {
     if (typeof adapter === 'string')
       await loadAdapter(model, adapter, { trainable: spec.step !== undefined });
     else if (adapter) applyAdapter(model, adapter);
-    return new Learner(model, spec);
+    const peak = spec.step && peakFlops({ dtype, device, file: spec.peakFile });
+    return new Learner(model, spec, peak);
   }
 
   get model(): Gemma3n {
@@ -193,6 +206,7 @@ export class Learner {
       numParameters: sizes(this.#model.namedParameters()),
       numTrainable: sizes(this.#trainable),
       ...(softcap !== undefined && { softcap }),
+      ...(this.#peakFlops !== undefined && { peakFlops: this.#peakFlops }),
       warnings: this.#spec.step ? modelWarnings(this.#model, this.#spec.model.weights) : [],
     };
   }
@@ -209,10 +223,22 @@ export class Learner {
    *  @throws {TrainError} when a gradient is not finite; nothing is updated then */
   update(rows: readonly string[]): UpdateResult {
     const result = this.#work(() => this.#update(rows));
-    const { stepMs, waitMs } = { stepMs: this.#stepMs, waitMs: this.#waitMs };
-    this.#lossSum = this.#numLabels = this.#skipped = this.#stepMs = this.#waitMs = 0;
+    const { stepMs, waitMs, flops } = { stepMs: this.#stepMs, waitMs: this.#waitMs, flops: this.#numFlops };
+    this.#lossSum = this.#numLabels = this.#skipped = this.#stepMs = this.#waitMs = this.#numFlops = 0;
     this.#state = this.#present();
-    return { ...result, stepMs, waitMs };
+    const perSecond = (1000 * flops) / Math.max(1e-3, stepMs + waitMs);
+    return {
+      ...result,
+      flops,
+      ...(this.#peakFlops !== undefined && { mfu: perSecond / this.#peakFlops }),
+      stepMs,
+      waitMs,
+    };
+  }
+
+  /** After the last update: warnings that wait for more steps than there were. */
+  finish(): Warning[] {
+    return this.#dynamics.finish();
   }
 
   /** Greedy decoding of left-padded prompts: the new tokens of each row.
@@ -262,6 +288,8 @@ export class Learner {
       this.#skipped += 1;
     } else if (this.#spec.step?.optimizerInBackward) this.#pending = pass;
     else pass.backward();
+    const { forward, backward } = this.#flops.count(batchShape(batch, this.#model.config.text.slidingWindow));
+    this.#numFlops += numLabels === 0 ? forward : forward + backward;
     this.#lossSum += value;
     this.#numLabels += numLabels;
   }
@@ -300,7 +328,7 @@ export class Learner {
     return update.measured;
   }
 
-  #update(rows: readonly string[]): Omit<UpdateResult, 'stepMs' | 'waitMs'> {
+  #update(rows: readonly string[]): Omit<UpdateResult, 'stepMs' | 'waitMs' | 'flops' | 'mfu'> {
     const optimizer = this.#optimizer;
     const { step: options } = this.#spec;
     if (!optimizer || !options)
@@ -323,7 +351,7 @@ export class Learner {
     const skipped = this.#skipped;
     const numLabels = this.#numLabels;
     const loss = this.#lossSum / count;
-    const measures = this.#dynamics.afterUpdate(this.#step);
+    const measures = this.#dynamics.afterUpdate();
     return { step: this.#step, loss, numLabels, gradNorm: norm, skipped, lr, ...measures };
   }
 

@@ -61,6 +61,9 @@ export class TrainLoop {
   #computeMs = 0;
   #sinksMs = 0;
   #numTokens = 0;
+  /** Time of the steps with their waiting, and the same times their `mfu`. */
+  #stepsMs = 0;
+  #usedMs = 0;
 
   constructor(options: LoopOptions) {
     this.#options = options;
@@ -84,9 +87,20 @@ export class TrainLoop {
     return this.#numTrained;
   }
 
-  /** Milliseconds of the device's steps and of the sinks that held steps back, and the tokens of those steps. */
-  get pace(): { readonly compute: number; readonly sinks: number; readonly tokens: number } {
-    return { compute: this.#computeMs, sinks: this.#sinksMs, tokens: this.#numTokens };
+  /** Milliseconds of the device's steps and of the sinks that held steps back, the tokens of those steps, and the share
+   *  of the machine's peak that they reached. */
+  get pace(): {
+    readonly compute: number;
+    readonly sinks: number;
+    readonly tokens: number;
+    readonly mfu?: number;
+  } {
+    return {
+      compute: this.#computeMs,
+      sinks: this.#sinksMs,
+      tokens: this.#numTokens,
+      ...(this.#usedMs > 0 && { mfu: this.#usedMs / this.#stepsMs }),
+    };
   }
 
   /** Takes one batch; resolves when its gradient is accumulated and, with the last one of a step, the update done. One
@@ -164,6 +178,8 @@ export class TrainLoop {
     const counts = { tokens, samples: rows.length, images, clips, tokensPerSecond };
     const event: StepEvent = { event: 'step', ...result, ...counts, waits, ...(slowest && { slowest }) };
     this.#computeMs += event.stepMs;
+    this.#stepsMs += event.stepMs + event.waitMs;
+    this.#usedMs += (event.mfu ?? 0) * (event.stepMs + event.waitMs);
     this.#numTokens += tokens;
     this.#lastStep = event.step;
     this.#position = position;

@@ -13,7 +13,8 @@ import { ON_ERROR, type Sink } from './sink.js';
 
 const DEFAULT_FILE = 'metrics.jsonl';
 
-/** `metrics()`: writes every event but answers to metrics.jsonl in the run's folder, unbuffered. A run that is continued
+/** `metrics()`: writes every event but answers to metrics.jsonl in the run's folder, unbuffered; a step's fields are named
+ *  in `StepEvent`. A run that is continued
  *  appends to it, after taking out the steps that it is going to do again. */
 export const metrics = definePart({
   role: 'sink',

@@ -1,6 +1,7 @@
 // The device as a run uses it: the thread with its Learner, opened for a pipeline, and what sinks may ask of it.
 
 import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { transferables } from '../data/collate.js';
 import type { ArrayBatch } from '../data/arrays.js';
@@ -12,6 +13,7 @@ import type { SavedPosition, StreamState } from './checkpoint.js';
 import { CheckpointWriting, type PendingCheckpoint } from './checkpoint-writing.js';
 import type { CheckpointWriterApi } from './checkpoint-worker.js';
 import type { CheckpointEvent, CheckpointFailedEvent } from './events.js';
+import type { Warning } from './dynamics-warnings.js';
 import { guestOf, guestSpec } from './guest.js';
 import { guestThread, guestWriter } from './guest-device.js';
 import type { LearnerFacts, LearnerSpec } from './learner.js';
@@ -26,6 +28,8 @@ const LOADING_GRACE_MS = 5000;
 export interface RunDeviceOptions {
   readonly outDir: string;
   readonly processor: Processor;
+  /** Keeps what this machine reaches, for later runs. */
+  readonly cacheFolder?: string | undefined;
   readonly onCheckpoint: (event: CheckpointEvent | CheckpointFailedEvent) => void;
 }
 
@@ -44,7 +48,7 @@ export class RunDevice implements SinkDevice {
     // A guest answers in its own way, and is never asked to generate.
     this.thread =
       (this.#guest as unknown as RunDevice['thread'] | undefined) ??
-      new DeviceThread<DeviceApi>(workerEntry('worker'), specOf(pipeline));
+      new DeviceThread<DeviceApi>(workerEntry('worker'), specOf(pipeline, options.cacheFolder));
     this.#writing = new CheckpointWriting({
       outDir: options.outDir,
       device: this.thread,
@@ -83,6 +87,11 @@ export class RunDevice implements SinkDevice {
     const { snapshotBytes, ...facts } = await Promise.race([opening, impatient]);
     this.#snapshotBytes = snapshotBytes;
     return facts;
+  }
+
+  /** After the last step: warnings that waited for more of them. */
+  async finish(): Promise<Warning[]> {
+    return this.thread.call('finish', []);
   }
 
   /** @param stream the training's stream as it stands behind the last update, asked for at each checkpoint */
@@ -146,12 +155,13 @@ export class RunDevice implements SinkDevice {
   }
 }
 
-function specOf({ model, step, seed, threads }: Pipeline): LearnerSpec {
+function specOf({ model, step, seed, threads }: Pipeline, cacheFolder: string | undefined): LearnerSpec {
   return {
     model: plain(model),
     ...(step && { step: plain(step) }),
     seed,
     ...(threads !== undefined && { threads }),
+    ...(cacheFolder !== undefined && { peakFile: join(cacheFolder, 'peak.json') }),
   };
 }
 

@@ -6,6 +6,7 @@ import { describeRetry, onRetry } from '../retry.js';
 import { checkPipeline } from './check.js';
 import type { SavedPosition } from './checkpoint.js';
 import type { DownloadProgress } from '../hub/index.js';
+import type { Warning } from './dynamics-warnings.js';
 import type { EndEvent, Outcome } from './events.js';
 import type { LearnerFacts } from './learner.js';
 import { withModelFolder } from './model-folder.js';
@@ -33,6 +34,8 @@ export interface RunOptions {
   readonly warn?: (line: string) => void;
   /** Told how far the download of a model is. */
   readonly onDownload?: (progress: DownloadProgress) => void;
+  /** Folder that keeps what this machine reaches, for later runs. */
+  readonly cacheFolder?: string;
 }
 
 export interface RunResult {
@@ -64,6 +67,7 @@ export async function runPipeline(declared: Pipeline, options: RunOptions): Prom
   const device = new RunDevice(pipeline, {
     outDir,
     processor,
+    cacheFolder: options.cacheFolder,
     onCheckpoint: (event) => sinks.emit(event),
   });
 
@@ -98,11 +102,15 @@ export async function runPipeline(declared: Pipeline, options: RunOptions): Prom
     await sinks.start(context);
     const { warnings = [], ...model } = facts;
     sinks.emit({ event: 'model', ...model });
-    for (const warning of warnings) sinks.emit({ event: 'warning', step: resumed?.step ?? 0, ...warning });
+    const warn = (step: number, told: readonly Warning[]) => {
+      for (const warning of told) sinks.emit({ event: 'warning', step, ...warning });
+    };
+    warn(resumed?.step ?? 0, warnings);
 
     const training = new Training(pipeline, context, { device: device.thread, sinks, startedAt }, resumed);
     device.follow(() => ({ stream: training.position, plan }));
     if (pipeline.step) await training.run().catch(failed);
+    if (pipeline.step && outcome() === 'complete') warn(training.lastStep, await device.finish());
     const trainedAt = performance.now();
     await sinks.end(training.lastStep, outcome(), failed);
     // Where the rows are at fault and not the model, the run can go on once they are mended.

@@ -107,9 +107,9 @@ export class Training {
 
   /** Where the time until now went.
    *  @param sinksAtEndMs of it, what the sinks took after the last step */
-  time(sinksAtEndMs: number): Pick<EndEvent, 'seconds' | 'time' | 'feed'> {
+  time(sinksAtEndMs: number): Pick<EndEvent, 'seconds' | 'time' | 'feed' | 'mfu'> {
     const all = performance.now() - this.#startedAt;
-    const { compute, sinks: between, tokens } = this.#loop.pace;
+    const { compute, sinks: between, tokens, mfu } = this.#loop.pace;
     const { waitMs: wait = 0 } = this.#summary ?? {};
     const [setup, sinks] = [this.#setupMs || all - sinksAtEndMs, between + sinksAtEndMs];
     const other = all - setup - compute - wait - sinks;
@@ -122,7 +122,7 @@ export class Training {
       withoutWaits: perSecond(compute),
       ...(ceiling !== undefined && { ceiling }),
     };
-    return { seconds: all / 1000, time, feed };
+    return { seconds: all / 1000, time, feed, ...(mfu !== undefined && { mfu }) };
   }
 
   #emit(event: RunEvent): void {

@@ -12,6 +12,7 @@ import {
   snapshotBytes,
   snapshotOf,
 } from './checkpoint.js';
+import type { Warning } from './dynamics-warnings.js';
 import { Learner, type LearnerFacts, type LearnerSpec, type UpdateResult } from './learner.js';
 import { type Snapshot, forgetSnapshot } from './snapshot.js';
 
@@ -27,6 +28,9 @@ const api = {
   },
   update(rows: readonly string[]): UpdateResult {
     return opened().update(rows);
+  },
+  finish(): Warning[] {
+    return opened().finish();
   },
   generate(
     batch: Batch,

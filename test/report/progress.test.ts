@@ -66,6 +66,8 @@ const OTHERS: readonly RunEvent[] = [
   { event: 'stall', row: 'a.parquet row group 0 row 9', stage: 'decodeMedia', ms: 31_000 },
   { event: 'stall', stage: 'parquet', ms: 60_100 },
   { event: 'checkpoint', step: 2, path: '/out/checkpoint-2', bytes: 8, copyMs: 1, writeMs: 2 },
+  { event: 'warning', kind: 'soft cap', step: 0, message: 'capped at 50', remedy: 'set 30' },
+  { event: 'warning', kind: 'clipping', step: 2, message: 'all clipped', remedy: 'raise it' },
   { event: 'answers', step: 2, name: 'eval', answers: [] },
   { event: 'eval', step: 2, name: 'eval', count: 50, scores: { exactMatch: 0.25, 'exactMatch:colour': 0.5 } },
 ];
@@ -87,6 +89,7 @@ const END = {
   seconds: 125,
   time: { setup: 1000, compute: 100_000, wait: 4000, sinks: 19_500, other: 500 },
   feed: { tokensPerSecond: 2000, withoutWaits: 2100 },
+  mfu: 0.314,
 } satisfies RunEvent;
 
 function begin(out: NodeJS.WriteStream, maxSteps: number | undefined = 700) {
@@ -117,6 +120,10 @@ describe('progress on a pipe', () => {
     expect(lines).toEqual(
       expect.arrayContaining([
         'quarantined a.parquet row group 0 row 3 in decodeMedia: truncated',
+        'warning before the first step: capped at 50',
+        '  what to do: set 30',
+        'warning at step 2: all clipped',
+        '  what to do: raise it',
         'a.parquet row group 0 row 4 in encode: clip 0 lasts 35.0 s',
         'b.parquet row group 0 row 0 in encode: clip 1 lasts 31.0 s; 980 notices like it were not shown',
         'the step has waited for 31s, for a.parquet row group 0 row 9 in decodeMedia',
@@ -125,7 +132,7 @@ describe('progress on a pipe', () => {
         'eval at step 2, 50 samples: exactMatch 0.250  exactMatch:colour 0.500',
         'step 700/700  loss 2.0000  3000 tokens/s  wait 10.0%  0s left',
         '700 steps in 2m 05s, of which 4s waiting for data; 10 samples issued = 8 trained + 1 dropped + 1 quarantined; ' +
-          'at most 2.5 MB in flight',
+          'at most 2.5 MB in flight; MFU 31.4%',
         'time    125 s = setup 1.00 s + compute 100 s + wait 4.00 s + sinks 19.5 s + other 0.50 s',
         'wait    decodeMedia 3.00 s, encode 1.00 s',
         'slowest 0.90 s  a.parquet row group 0 row 7, in decodeMedia',
@@ -170,7 +177,7 @@ describe('progress on a terminal', () => {
     expect(out.text).toContain('step 2/3  loss 2.0000  3000 tokens/s  wait 10.0%  0s left');
     expect(out.text).toContain('quarantined a.parquet row group 0 row 3 in decodeMedia: truncated\n');
     expect(out.text).toContain('eval at step 2, 50 samples: exactMatch 0.250');
-    expect(out.text.trimEnd()).toMatch(/at most 2\.5 MB in flight\ntime .*\n(.*\n)*feed .*$/);
+    expect(out.text.trimEnd()).toMatch(/at most 2\.5 MB in flight; MFU 31\.4%\ntime .*\n(.*\n)*feed .*$/);
     const before = out.text;
     vi.advanceTimersByTime(1000);
     expect(out.text).toBe(before);
@@ -201,6 +208,8 @@ describe('JSON lines', () => {
       'stall',
       'stall',
       'checkpoint',
+      'warning',
+      'warning',
       'eval',
       'end',
     ]);

@@ -1,5 +1,6 @@
 // What steps tell of how training goes, and the warnings that come of it.
 
+import { readFileSync } from 'node:fs';
 import { beforeAll, describe, expect, it } from 'vitest';
 import {
   type Tensor,
@@ -78,7 +79,7 @@ describe('the update ratio', () => {
 describe('warnings', () => {
   const step = (dynamics: Dynamics, number: number, norms: (number | undefined)[], clipped = false) => {
     dynamics.beforeUpdate(number, { norm: Math.hypot(...norms.map((norm) => norm ?? 0)), norms, clipped });
-    return dynamics.afterUpdate(number);
+    return dynamics.afterUpdate();
   };
 
   it('name dead parameters once, and tell no gradient from one of zero', () => {
@@ -87,12 +88,16 @@ describe('warnings', () => {
       weights('model.vision_tower.b', [1]),
       weights('model.norm.weight', [1]),
     ];
-    const dynamics = new Dynamics(named, { maxSteps: 100 });
+    const dynamics = new Dynamics(named);
     const warnings = Array.from(
       { length: 20 },
       (_, i) => step(dynamics, i + 1, [1, undefined, 0]).warnings ?? [],
     );
-    expect(warnings.map(({ length }) => length)).toEqual([...Array(9).fill(0), 1, ...Array(10).fill(0)]);
+    expect(warnings.map(({ length }) => length)).toEqual([
+      ...new Array<number>(9).fill(0),
+      1,
+      ...new Array<number>(10).fill(0),
+    ]);
     const [warning] = warnings[9]!;
     expect(warning!.names).toEqual(['model.vision_tower.b', 'model.norm.weight']);
     expect(warning!.message).toBe(
@@ -103,14 +108,14 @@ describe('warnings', () => {
   });
 
   it('leave alone what learns later than at the first step', () => {
-    const dynamics = new Dynamics([weights('a.lora_A.default.weight', [1])], { maxSteps: 100 });
+    const dynamics = new Dynamics([weights('a.lora_A.default.weight', [1])]);
     const all = Array.from({ length: 15 }, (_, i) => step(dynamics, i + 1, [i === 0 ? 0 : 1]));
     expect(all.flatMap(({ warnings = [] }) => warnings)).toEqual([]);
   });
 
   it('tell of clipping when every one of the last steps was clipped, and not when one was not', () => {
     const run = (wasClipped: (i: number) => boolean) => {
-      const dynamics = new Dynamics([weights('a.mlp.x', [1])], { maxSteps: 1e6, clipNorm: 0.5 });
+      const dynamics = new Dynamics([weights('a.mlp.x', [1])], { clipNorm: 0.5 });
       return Array.from({ length: CLIPPED_WINDOW + 20 }, (_, i) => step(dynamics, i + 1, [8], wasClipped(i)));
     };
     const always = run(() => true);
@@ -126,6 +131,22 @@ describe('warnings', () => {
     const mostly = run((i) => i % 50 !== 49);
     expect(mostly.flatMap(({ warnings = [] }) => warnings)).toEqual([]);
     expect(mostly.at(-1)!.clippedShare).toBe(0.98);
+  });
+
+  it('come at the end of a run that was too short for them, once', () => {
+    const watched = () => new Dynamics([weights('a.mlp.x', [1]), weights('b.mlp.x', [1])], { clipNorm: 2 });
+    const [two, three, ten] = [watched(), watched(), watched()];
+    for (let i = 1; i <= 2; i++) step(two, i, [4, 0], true);
+    for (let i = 1; i <= 3; i++) step(three, i, [4, 0], true);
+    for (let i = 1; i <= 10; i++) step(ten, i, [4, 1], true);
+    expect(two.finish()).toEqual([]);
+    expect(three.finish().map(({ kind }) => kind)).toEqual(['dead parameters']);
+    expect(three.finish()).toEqual([]);
+    expect(ten.finish().map(({ message }) => message)).toEqual([
+      expect.stringMatching(
+        /^each of the last 10 steps was clipped to 2, the newest from a gradient norm of 4\.12/,
+      ),
+    ]);
   });
 
   it('find weights that are zero throughout, but not those with a single other element', () => {
@@ -162,7 +183,9 @@ describe('a run', () => {
   it('tells what is trained, and each step its norms by part, its memory and its speed', async () => {
     const { events, error } = await runJob({ maxSteps: 3 });
     expect(error).toBeUndefined();
-    expect(only(events, 'model')).toMatchObject([{ softcap: 10 }]);
+    const [model] = only(events, 'model');
+    expect(model).toMatchObject({ softcap: 10 });
+    expect(model!.peakFlops).toBeGreaterThan(1e8);
     const steps = only(events, 'step');
     expect(steps).toHaveLength(3);
     for (const { gradNorms = {}, gradNorm, memory, tokens, tokensPerSecond, stepMs, waitMs } of steps) {
@@ -181,6 +204,18 @@ describe('a run', () => {
       expect(memory!.used).toBeGreaterThan(0);
       expect(tokensPerSecond).toBeCloseTo((1000 * tokens) / (stepMs + waitMs), 6);
     }
+    for (const { flops, mfu, stepMs, waitMs } of steps) {
+      expect(flops).toBeGreaterThan(1e7);
+      expect(mfu! / ((1000 * flops!) / (stepMs + waitMs) / model!.peakFlops!)).toBeCloseTo(1, 6);
+    }
+    const [end] = only(events, 'end');
+    const times = steps.map(({ stepMs, waitMs }) => stepMs + waitMs);
+    const used = steps.reduce((sum, { mfu }, i) => sum + mfu! * times[i]!, 0);
+    expect(end!.mfu! / (used / times.reduce((a, b) => a + b))).toBeCloseTo(1, 6);
+    const source = readFileSync(new URL('../../src/train/events.ts', import.meta.url), 'utf8');
+    const documented = /\/\*\* One optimizer step.*?\*\//s.exec(source)![0];
+    for (const field of steps.flatMap(Object.keys).filter((key) => key !== 'event'))
+      expect(documented).toContain(`\`${field}\``);
     expect(steps[0]!.updateRatios!['mlp']).toBeGreaterThan(0);
     expect(steps[1]!.updateRatios).toBeUndefined();
   });

@@ -33,6 +33,7 @@ export {
   type DrawOptions,
   type LoadOptions,
 } from './load.js';
+export { FlopCounter, textLoad, type BatchShape, type Flops } from './flops.js';
 export { EMBEDDINGS, mappedTables, refuseLearningTables } from './mapped-embeddings.js';
 export type { Gemma3n } from './model.js';
 export { whitenProjector } from './projector.js';

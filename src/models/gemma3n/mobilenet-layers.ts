@@ -87,6 +87,21 @@ export class Conv2d extends Module {
     this.bias = bias ? parameter(empty([outChs])) : undefined;
   }
 
+  /** [height, width] of the result. @param size of the input */
+  outSize(size: readonly [number, number]): readonly [number, number] {
+    const { stride, padding } = this.options;
+    const along = (length: number): number =>
+      this.padsUnevenly
+        ? Math.ceil(length / stride)
+        : Math.floor((length + 2 * padding - this.#window) / stride) + 1;
+    return [along(size[0]), along(size[1])];
+  }
+
+  /** What the kernel spans, dilated. */
+  get #window(): number {
+    return ((this.weight.shape[3] ?? 1) - 1) * this.options.dilation + 1;
+  }
+
   /** Where it computes. */
   get device(): string {
     const { device } = this.weight;
@@ -124,8 +139,8 @@ export class Conv2d extends Module {
 
   #padded(x: Tensor): Tensor {
     if (!this.padsUnevenly) return x;
-    const { stride, dilation } = this.options;
-    const window = ((this.weight.shape[3] ?? 1) - 1) * dilation + 1;
+    const { stride } = this.options;
+    const window = this.#window;
     return padSame(x, [window, window], [stride, stride]);
   }
 }
