@@ -30,18 +30,24 @@ const colours = filter(({ tags }: Sample) => tags?.['kind'] === 'colour');
 export default pipeline({
   name: 'tfjs',
   seed: 1,
-  model: tfjsLearner({
-    classes,
-    build: (tf) =>
-      tf.sequential({
+  model: tfjsLearner(
+    ({ layers, sequential }) =>
+      sequential({
         layers: [
-          tf.layers.conv2d({ inputShape: [size, size, 3], filters: 8, kernelSize: 3, activation: 'relu' }),
-          tf.layers.globalMaxPooling2d({}),
-          tf.layers.dense({ units: 32, activation: 'relu' }),
-          tf.layers.dense({ units: classes.length }),
+          layers.conv2d({
+            inputShape: [size, size, 3],
+            filters: 8,
+            kernelSize: 3,
+            strides: 2,
+            activation: 'relu',
+          }),
+          layers.globalMaxPooling2d({}),
+          layers.dense({ units: 32, activation: 'relu' }),
+          layers.dense({ units: classes.length }),
         ],
       }),
-  }),
+    { classes },
+  ),
   source: parquet('fixtures/easy-vqa/train.parquet', { shuffle: { seed: 1 }, epochs: 4, explode }),
   flow: [colours, decodeMedia(), labelledImages({ size, classes }), arrays({ size: 32 })],
   step: sft({

@@ -4,8 +4,24 @@
 export { pipeline, type PipelineSpec } from './train/pipeline.js';
 export { gemma3n, sft } from './train/options.js';
 export { tfjsLearner } from './train/tfjs.js';
-export { arrays, labelledImages, type ArrayBatch, type ArrayExample } from './data/arrays.js';
-export type { Guest, GuestSpec, Learner, LearnerUpdate, SavedLearner } from './train/guest.js';
+export {
+  arrays,
+  labelledImages,
+  type ArrayBatch,
+  type ArrayExample,
+  type PlainArray,
+} from './data/arrays.js';
+export {
+  guest,
+  learningRate,
+  type Guest,
+  type GuestSpec,
+  type Learner,
+  type LearnerUpdate,
+  type SavedLearner,
+} from './train/guest.js';
+export type { LearnerFacts } from './train/learner.js';
+export type { StepOptions } from './train/options.js';
 export { planPipeline, type PlanOptions } from './train/plan.js';
 export type * from './train/plan-types.js';
 export {

@@ -19,7 +19,7 @@ const WEIGHTS = 'model.safetensors';
 type Api = Record<string, (...args: never[]) => unknown>;
 
 /** Calls done in order, as a device thread does them. */
-function inOrder<A>(api: { readonly [K in keyof A]: unknown }, close?: () => void) {
+function inOrder<A>(api: { readonly [K in keyof A]: unknown }, close?: () => void | Promise<void>) {
   let last: Promise<unknown> = Promise.resolve();
   const call = (method: string, args: readonly unknown[], options?: { signal?: AbortSignal }) => {
     const called = (api as unknown as Api)[method];
@@ -32,7 +32,7 @@ function inOrder<A>(api: { readonly [K in keyof A]: unknown }, close?: () => voi
   };
   const terminate = async (): Promise<void> => {
     await last;
-    close?.();
+    await close?.();
   };
   return { call, terminate } as unknown as Pick<DeviceThread<A>, 'call' | 'terminate'>;
 }

@@ -1,46 +1,52 @@
 // A TensorFlow.js model as a Learner: forward and backward by tfjs, the step's bookkeeping as ours does it.
 
-import type * as Tf from '@tensorflow/tfjs';
 import type { ArrayBatch, PlainArray } from '../data/arrays.js';
 import { CheckpointError, ConfigError, TrainError } from '../errors.js';
-import { type AdamWOptions, scheduleFactor } from '../optim/index.js';
-import type { GuestSpec, Learner, LearnerUpdate, SavedLearner } from './guest.js';
+import type { AdamWOptions } from '../optim/index.js';
+import {
+  type GuestSpec,
+  type Learner,
+  type LearnerUpdate,
+  type SavedLearner,
+  learningRate,
+} from './guest.js';
 import type { LearnerFacts } from './learner.js';
 import { notFinite } from './learner-faults.js';
 import { TfjsAdamW, plainOf } from './tfjs-adamw.js';
-import type { Tfjs } from './tfjs-package.js';
+import type { TfModel, TfShape, TfTensor, TfVariable, Tfjs } from './tfjs-package.js';
 import { GuestRandom } from './tfjs-random.js';
 
 /** A batch as the model takes it. */
 export interface TfjsInputs {
-  readonly inputs: Tf.Tensor | Tf.Tensor[];
-  readonly labels: Tf.Tensor;
+  readonly inputs: TfTensor | TfTensor[];
+  readonly labels: TfTensor;
 }
 
 export interface TfjsOptions {
-  /** Builds the model at once; its first layer states its `inputShape`. Where it gives no seed, weights come from the run's. */
-  readonly build: (tf: Tfjs) => Tf.LayersModel;
+  /** Builds the model at once; its first layer states its `inputShape`. Where it gives no seed, weights come from the run's.
+   *  Or a model that is there, built with any copy of TensorFlow.js in this process. */
+  readonly model: TfModel | ((tf: Tfjs) => TfModel);
   /** Names of the classes in the order of the model's outputs, for its answers. */
   readonly classes?: readonly string[] | undefined;
   /** The losses of a batch, of any shape: the step's is the mean over all its elements. By default the cross-entropy of
    *  logits [batch, classes] and int32 labels [batch]. */
-  readonly loss?: ((tf: Tfjs, outputs: Tf.Tensor, labels: Tf.Tensor) => Tf.Tensor) | undefined;
+  readonly loss?: ((tf: Tfjs, outputs: TfTensor, labels: TfTensor) => TfTensor) | undefined;
   /** The arrays called `inputs` and `labels` by default. */
   readonly toTensors?: ((tf: Tfjs, batch: ArrayBatch) => TfjsInputs) | undefined;
   /** The answer to each sample from the outputs; the likeliest of `classes` by default. */
-  readonly predict?: ((tf: Tfjs, outputs: Tf.Tensor) => string[]) | undefined;
+  readonly predict?: ((tf: Tfjs, outputs: TfTensor) => string[]) | undefined;
 }
 
 export class TfjsLearner implements Learner {
   readonly #tf: Tfjs;
   readonly #options: TfjsOptions;
   readonly #spec: GuestSpec;
-  readonly #model: Tf.LayersModel;
-  readonly #variables: readonly Tf.Variable[];
+  readonly #model: TfModel;
+  readonly #variables: readonly TfVariable[];
   readonly #optimizer: TfjsAdamW | undefined;
   readonly #random: GuestRandom;
   /** The sum over this step's micro-batches, for each variable that had a gradient. */
-  #gradients: (Tf.Tensor | undefined)[] = [];
+  #gradients: (TfTensor | undefined)[] = [];
   #step = 0;
   #lossSum = 0;
   #numLabels = 0;
@@ -54,13 +60,14 @@ export class TfjsLearner implements Learner {
     this.#options = options;
     this.#spec = spec;
     this.#random = new GuestRandom(spec.seed);
-    this.#model = this.#random.during(() => options.build(tf));
-    this.#variables = this.#model.trainableWeights.map((weight) => weight.read() as Tf.Variable);
+    const { model } = options;
+    this.#model = typeof model === 'function' ? this.#random.during(() => model(tf)) : model;
+    this.#variables = this.#model.trainableWeights.map((weight) => weight.read() as TfVariable);
     this.#randomState = this.#random.state;
     if (!spec.step) return;
     if (this.#variables.length === 0) {
       throw new ConfigError({
-        where: 'model.build',
+        where: 'model.model',
         expected: 'a model with weights that learn',
         received: 'one without',
         remedy: 'give its first layer an inputShape, so that it is built, and leave some layers trainable',
@@ -70,7 +77,7 @@ export class TfjsLearner implements Learner {
   }
 
   facts(): LearnerFacts {
-    const sizes = (weights: readonly { readonly shape: Tf.Shape }[]) =>
+    const sizes = (weights: readonly { readonly shape: TfShape }[]) =>
       weights.reduce((sum, { shape }) => sum + this.#tf.util.sizeFromShape(shape as number[]), 0);
     return { numParameters: sizes(this.#model.weights), numTrainable: sizes(this.#model.trainableWeights) };
   }
@@ -87,15 +94,18 @@ export class TfjsLearner implements Learner {
     const count = Math.max(1, this.#numLabels);
     const norm = this.#gradNorm() / count;
     if (!Number.isFinite(norm)) throw notFinite(this.#step + 1, 'gradient norm', norm, rows);
-    const clip = options.clipNorm === undefined ? 1 : Math.min(1, options.clipNorm / (norm + 1e-6));
-    const factor = scheduleFactor(options.schedule, this.#step, options.maxSteps);
-    const lr = (options.optimizer as AdamWOptions).lr * factor;
+    const most = options.clipNorm ?? (options.clip && 'norm' in options.clip ? options.clip.norm : Infinity);
+    const clip = Math.min(1, most / (norm + 1e-6));
+    const lr = learningRate(options, this.#step);
     const optimizer = this.#optimizer;
     this.#step += 1;
-    this.#tf.tidy(() => {
-      const scaled = this.#variables.map((_, i) => this.#gradients[i]?.mul(clip / count));
-      optimizer.apply(scaled, lr, this.#step);
-    });
+    // Without any label nothing is updated; the step is counted.
+    if (this.#numLabels > 0) {
+      this.#tf.tidy(() => {
+        const scaled = this.#variables.map((_, i) => this.#gradients[i]?.mul(clip / count));
+        optimizer.apply(scaled, lr);
+      });
+    }
     const update = {
       step: this.#step,
       loss: this.#lossSum / count,
@@ -105,7 +115,7 @@ export class TfjsLearner implements Learner {
       skipped: this.#skipped,
       lr,
     };
-    this.#tf.dispose(this.#gradients as Tf.Tensor[]);
+    this.#tf.dispose(this.#gradients as TfTensor[]);
     this.#gradients = [];
     this.#lossSum = this.#numLabels = this.#skipped = 0;
     this.#randomState = this.#random.state;
@@ -116,7 +126,7 @@ export class TfjsLearner implements Learner {
     const { classes, predict } = this.#options;
     return this.#tf.tidy(() => {
       const { inputs } = this.#toTensors(batch);
-      const outputs = this.#model.apply(inputs, { training: false }) as Tf.Tensor;
+      const outputs = this.#model.apply(inputs, { training: false }) as TfTensor;
       if (predict) return predict(this.#tf, outputs);
       if (classes)
         return [...outputs.argMax(-1).dataSync()].map((number) => classes[number] ?? String(number));
@@ -132,7 +142,7 @@ export class TfjsLearner implements Learner {
   async save(): Promise<SavedLearner> {
     const [step, random] = [this.#step, this.#randomState];
     const weights = await copies(this.#weights());
-    const optimizer = await copies(this.#optimizer?.tensors() ?? new Map<string, Tf.Tensor>());
+    const optimizer = await copies(this.#optimizer?.tensors() ?? new Map<string, TfTensor>());
     return { step, random, weights, optimizer, files: await layersFiles(this.#tf, this.#model) };
   }
 
@@ -149,9 +159,9 @@ export class TfjsLearner implements Learner {
   }
 
   close(): void {
-    this.#tf.dispose(this.#gradients as Tf.Tensor[]);
+    this.#tf.dispose(this.#gradients as TfTensor[]);
     this.#optimizer?.dispose();
-    this.#model.dispose();
+    if (typeof this.#options.model === 'function') this.#model.dispose();
   }
 
   #accumulate(batch: ArrayBatch, rows: readonly string[]): void {
@@ -160,7 +170,7 @@ export class TfjsLearner implements Learner {
     const { inputs, labels } = this.#toTensors(batch);
     let count = 0;
     const { value, grads } = tf.variableGrads(() => {
-      const outputs = this.#model.apply(inputs, { training: true }) as Tf.Tensor;
+      const outputs = this.#model.apply(inputs, { training: true }) as TfTensor;
       const losses = loss(tf, outputs, labels);
       count = losses.size;
       return losses.sum();
@@ -180,16 +190,16 @@ export class TfjsLearner implements Learner {
   }
 
   /** By numbers: the names that tfjs makes up differ from one model of a process to the next. */
-  #weights(): Map<string, Tf.Variable> {
+  #weights(): Map<string, TfVariable> {
     return new Map(
       this.#model.weights.map((weight, i) => [
         `${i}/${weight.originalName.split('/').at(-1)}`,
-        weight.read() as Tf.Variable,
+        weight.read() as TfVariable,
       ]),
     );
   }
 
-  #fill(into: ReadonlyMap<string, Tf.Variable>, from: ReadonlyMap<string, PlainArray>, what: string): void {
+  #fill(into: ReadonlyMap<string, TfVariable>, from: ReadonlyMap<string, PlainArray>, what: string): void {
     const said = (arrays: ReadonlyMap<string, { readonly shape: readonly number[] }>) =>
       [...arrays]
         .map(([name, { shape }]) => `${name} [${shape.join(', ')}]`)
@@ -223,7 +233,7 @@ export class TfjsLearner implements Learner {
   }
 }
 
-async function copies(tensors: ReadonlyMap<string, Tf.Tensor>): Promise<Map<string, PlainArray>> {
+async function copies(tensors: ReadonlyMap<string, TfTensor>): Promise<Map<string, PlainArray>> {
   const plain = [...tensors].map(async ([name, tensor]) => [name, await plainOf(tensor)] as const);
   return new Map(await Promise.all(plain));
 }
@@ -244,13 +254,13 @@ function namedArrays(tf: Tfjs, { arrays: { inputs, labels } }: ArrayBatch): Tfjs
 }
 
 /** -log softmax(logits)[label] of each sample, [batch]. */
-function crossEntropy(tf: Tfjs, logits: Tf.Tensor, labels: Tf.Tensor): Tf.Tensor {
+function crossEntropy(tf: Tfjs, logits: TfTensor, labels: TfTensor): TfTensor {
   const target = tf.oneHot(labels, logits.shape.at(-1)!);
   return tf.logSoftmax(logits).mul(target).sum(-1).neg();
 }
 
 /** The model in TensorFlow.js's own layout, for tf.loadLayersModel. */
-async function layersFiles(tf: Tfjs, model: Tf.LayersModel): Promise<Map<string, Uint8Array>> {
+async function layersFiles(tf: Tfjs, model: TfModel): Promise<Map<string, Uint8Array>> {
   const files = new Map<string, Uint8Array>();
   const handler = tf.io.withSaveHandler(async (artifacts) => {
     const { modelTopology, weightSpecs: weights = [], weightData = new ArrayBuffer(0) } = artifacts;

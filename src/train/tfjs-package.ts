@@ -3,10 +3,22 @@
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import type * as Tf from '@tensorflow/tfjs';
 import { ConfigError, messageOf } from '../errors.js';
 
-export type Tfjs = typeof Tf;
+// The types of an optional peer: anything, to whoever has not installed it and does not use it.
+/* eslint-disable @typescript-eslint/ban-ts-comment */
+/** TensorFlow.js.
+ *  @ts-ignore: where it is not installed */
+export type Tfjs = typeof import('@tensorflow/tfjs');
+/** @ts-ignore: where it is not installed */
+export type TfTensor = import('@tensorflow/tfjs').Tensor;
+/** @ts-ignore: where it is not installed */
+export type TfVariable = import('@tensorflow/tfjs').Variable;
+/** @ts-ignore: where it is not installed */
+export type TfShape = import('@tensorflow/tfjs').Shape;
+/** @ts-ignore: where it is not installed */
+export type TfModel = import('@tensorflow/tfjs').LayersModel;
+/* eslint-enable @typescript-eslint/ban-ts-comment */
 
 export const TFJS_PACKAGES = ['@tensorflow/tfjs-node-gpu', '@tensorflow/tfjs-node', '@tensorflow/tfjs'];
 
