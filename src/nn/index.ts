@@ -18,5 +18,5 @@ export { Module, buffer, parameter } from './module.js';
 export { attendPacked, packedRuns, sequenceLengths, type PackedRuns } from './packed.js';
 export { RmsNorm } from './rms-norm.js';
 export { roundTo } from './round.js';
-export { mapTensors, segment, withSegments, type SegmentRunner } from './segment.js';
+export { foundIn, mapTensors, segment, withSegments, type SegmentRunner } from './segment.js';
 export { Tape, type TapeOptions } from './tape.js';

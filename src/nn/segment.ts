@@ -10,6 +10,8 @@ export type Tensors = unknown;
 /** What may stand in for the plain way. */
 export interface SegmentRunner {
   run<I extends Tensors, O extends Tensors>(part: string, inputs: I, compute: (inputs: I) => O): O;
+  /** See `foundIn`. */
+  foundIn(tensor: Tensor, source: Tensor, find: (source: Tensor) => Tensor): void;
 }
 
 let current: SegmentRunner | undefined;
@@ -28,6 +30,12 @@ export function segment<I extends Tensors, O extends Tensors>(
   compute: (inputs: I) => O,
 ): O {
   return current ? current.run(part, inputs, compute) : scope(() => compute(inputs));
+}
+
+/** Says that what a segment made is part of another thing that a segment made: who keeps both needs to keep one.
+ *  @param find the same elements, out of the source; any view of it */
+export function foundIn(tensor: Tensor, source: Tensor, find: (source: Tensor) => Tensor): void {
+  current?.foundIn(tensor, source, find);
 }
 
 /** Runs `fn` with its segments computed by `runner`; undefined is the plain way. */

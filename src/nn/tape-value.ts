@@ -15,6 +15,7 @@ export class TapeValue {
   /** The first segment that uses it: the last to be derived. */
   #firstUser = -1;
   #gradient: Tensor | undefined;
+  #source: { readonly value: TapeValue; readonly find: (source: Tensor) => Tensor } | undefined;
 
   constructor(
     tensor: Tensor,
@@ -30,8 +31,15 @@ export class TapeValue {
     return leaf;
   }
 
+  /** Its elements are in another value too: that is kept in its stead. */
+  isFoundIn(value: TapeValue, find: (source: Tensor) => Tensor): void {
+    this.#source = { value, find };
+  }
+
   #present(): Tensor {
     if (!this.#tensor.disposed) return this.#tensor.detach();
+    const source = this.#source;
+    if (source) return noGrad(() => source.find(source.value.#present()).contiguous());
     if (!this.#stored) throw new Error('a value between segments that is not kept');
     return this.#device === undefined
       ? this.#stored.detach()
@@ -40,7 +48,8 @@ export class TapeValue {
 
   /** Keeps it for a segment. @param offload in the host's memory, where it was made by a segment on another device */
   store(segment: number, offload: boolean): void {
-    if (this.#stored) return;
+    if (this.#source) this.#source.value.store(segment, offload);
+    if (this.#source || this.#stored) return;
     this.#firstUser = segment;
     const device = offload && this.learns ? this.#tensor.device : 'cpu';
     if (device === 'cpu') {

@@ -95,6 +95,11 @@ export class Tape implements SegmentRunner {
     });
   }
 
+  foundIn(tensor: Tensor, source: Tensor, find: (source: Tensor) => Tensor): void {
+    const [value, other] = [this.#values.get(tensor), this.#values.get(source)];
+    if (value && other && value !== other) value.isFoundIn(other, find);
+  }
+
   /** Derives a single element that a segment made: adds to the gradients of all parameters that it depends on.
    *  @param afterEach called after each segment, when all parameters that no earlier one uses have their whole gradients;
    *    `isLast` after the last of them, the first of the forward pass */

@@ -2,7 +2,7 @@
 // Its output head, and other towers' features among its inputs, belong to the models built on it.
 
 import { ModelError } from '../../errors.js';
-import { Embedding, Linear, Module, RmsNorm, roundTo, segment } from '../../nn/index.js';
+import { Embedding, Linear, Module, RmsNorm, foundIn, roundTo, segment } from '../../nn/index.js';
 import { type DType, type Tensor, arange, linear, op, scope, stack } from '../../tensor/index.js';
 import type { Copies } from './altup.js';
 import { type LayerType, type TextConfig, sharesKv } from './config.js';
@@ -131,6 +131,7 @@ export class TextModel extends Module {
     let copies: Copies = spread;
     const sources: KeysValues[] = [];
     for (const [i, layer] of this.layers.entries()) {
+      foundIn(copies.active, copies.all, (all) => all.select(2, config.altupActiveIdx));
       const kind = config.layerTypes[i] ?? 'full_attention';
       const rotationOfAll = rotationOf(rotation, kind);
       if (wanted === 'nothing' && i === this.#lastOwnKeys) {
