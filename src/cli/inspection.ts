@@ -77,6 +77,7 @@ function memory({ memory: m }: Inspection): string {
   const rows = [
     ['inference', m.inference],
     [`LoRA, rank ${rank}`, m.lora],
+    ...m.qlora.map((need) => [qloraName(need), need] as const),
     ['full fine-tuning', m.full],
   ] as const;
   const heads = [
@@ -110,9 +111,17 @@ function memory({ memory: m }: Inspection): string {
     `for ${batch} x ${length} tokens${media} in ${dtype}; activations are estimated`,
     `LoRA: ${grouped(m.lora.adapterParameters)} adapter parameters in float32; full: ${grouped(m.full.trainedParameters)} learn` +
       (freeze.length > 0 ? `, ${freeze.join(', ')} frozen` : ''),
+    `QLoRA: ${m.qlora.map((need) => `${qloraName(need).slice(7)} ${need.share.toFixed(3)}x`).join(', ')} of ${dtype}'s bytes for what is quantised`,
     `PLE off: per-layer embeddings (${size(m.perLayerEmbeddings)}) frozen and off the device`,
     `K/V cache: shared layers once and sliding windows make it ${saved.toFixed(1)}x smaller than a plain one`,
   ].join('\n');
+}
+
+/** 'QLoRA, NF4', 'QLoRA, NF4 with embeddings, towers' */
+function qloraName({ quantisation }: Inspection['memory']['qlora'][number]): string {
+  const { format, embeddings, towers } = quantisation;
+  const more = [...(embeddings ? ['embeddings'] : []), ...(towers ? ['towers'] : [])].join(', ');
+  return `QLoRA, ${format === 'nf4' ? 'NF4' : format}${more === '' ? '' : ` with ${more}`}`;
 }
 
 function weights({ weights: found }: Inspection): string {

@@ -75,19 +75,21 @@ Tensor product(const Tensor& x, const Quantised& weight, const Bias& bias) {
               "quantised_linear: expected a bias of ", weight.rows, " numbers of x's dtype");
   auto shape = x.sizes().vec();
   shape.back() = weight.rows;
-  const Tensor y = at::empty(shape, x.options());
-  if (x.numel() == 0) return y;
+  if (x.numel() == 0) return at::empty(shape, x.options());
   const auto dtype = x.scalar_type();
   const int64_t count = x.numel() / weight.size;
   const bool isKernels = x.is_cpu() && hasFewRowsKernels() && hasQuantisedKernels() && (!has(bias) || bias->is_contiguous());
   if (count <= kMostFewRows && isKernels && (dtype == at::kFloat || dtype == at::kBFloat16)) {
-    const Tensor given = x.contiguous();
+    const Tensor given = x.contiguous(), y = at::empty(shape, x.options());
     if (dtype == at::kFloat) fewRows<float>(given, weight, bias, y);
     else fewRows<uint16_t>(given, weight, bias, y);
     return y;
   }
-  const Tensor flat = x.reshape({count, weight.size}), to = y.view({count, weight.rows});
+  const Tensor flat = x.reshape({count, weight.size});
   const int64_t step = std::max<int64_t>(1, kStretch / weight.size);
+  if (step >= weight.rows)
+    return productOf(flat, weight.numbers(0, weight.rows, 0, weight.size, dtype), bias).view(shape);
+  const Tensor y = at::empty(shape, x.options()), to = y.view({count, weight.rows});
   for (int64_t first = 0; first < weight.rows; first += step) {
     const int64_t rows = std::min(step, weight.rows - first);
     const Tensor part = weight.numbers(first, rows, 0, weight.size, dtype);
@@ -98,16 +100,21 @@ Tensor product(const Tensor& x, const Quantised& weight, const Bias& bias) {
 
 /// grad W
 Tensor inputGrad(const Tensor& grad, const Quantised& weight) {
-  const Tensor flat = grad.reshape({-1, weight.rows}), result = at::empty({flat.size(0), weight.size}, grad.options());
+  const Tensor flat = grad.reshape({-1, weight.rows});
   const bool isWide = grad.is_cpu() && grad.scalar_type() == at::kBFloat16 && isBf16Slow();
   const Tensor from = isWide ? flat.to(at::kFloat) : flat;
+  const auto columns = [&](int64_t first, int64_t width) {
+    const Tensor part = weight.numbers(0, weight.rows, first, width, grad.scalar_type());
+    return at::mm(from, isWide ? part.to(at::kFloat) : part).to(grad.scalar_type());
+  };
   // Whole blocks, where rows begin with one.
   const int64_t together = std::max<int64_t>(64, weight.block);
   const int64_t step = std::max(together, kStretch / weight.rows / together * together);
+  if (step >= weight.size) return columns(0, weight.size);
+  const Tensor result = at::empty({flat.size(0), weight.size}, grad.options());
   for (int64_t first = 0; first < weight.size; first += step) {
     const int64_t width = std::min(step, weight.size - first);
-    const Tensor part = weight.numbers(0, weight.rows, first, width, grad.scalar_type());
-    result.narrow(1, first, width).copy_(at::mm(from, isWide ? part.to(at::kFloat) : part));
+    result.narrow(1, first, width).copy_(columns(first, width));
   }
   return result;
 }

@@ -6,9 +6,13 @@ import { beforeAll, beforeEach, describe, expect, it, test } from 'vitest';
 import {
   fromConfig,
   fromPretrained,
+  applyAdapter,
   inspectCheckpoint,
+  quantise,
   type Gemma3n,
+  type Quantisation,
 } from '../../src/models/gemma3n/index.js';
+import { lora } from '../../src/peft/index.js';
 import { KvCache } from '../../src/models/gemma3n/kv-cache.js';
 import { adamw } from '../../src/optim/index.js';
 import { noGrad, randn, scope, setNumThreads, tensor, tensorMemory } from '../../src/tensor/index.js';
@@ -111,6 +115,62 @@ describe.each([
     optimizer.dispose();
     model.dispose();
   });
+});
+
+describe.each(['bfloat16', 'float32'] as const)('low-rank adapters over a model in %s', (dtype) => {
+  const load = { batch: 2, length: 96, dtype, rank: 4 };
+
+  /** Bytes of weights and adapters, and the most of a step beside them. */
+  function learning(quantisation?: Quantisation): { weights: number; step: number } {
+    let model: Gemma3n | undefined;
+    const { left: weights } = measured(() => {
+      model = fromConfig(mid, { seed: 1, dtype });
+      if (quantisation) quantise(model, quantisation);
+      applyAdapter(model, lora({ rank: load.rank }));
+    });
+    const parameters = [...model!.train().namedParameters()].flatMap(([, one]) =>
+      one.requiresGrad ? [one] : [],
+    );
+    const optimizer = adamw({ lr: 1e-3 })(parameters);
+    const step = (): number => {
+      const { used } = tensorMemory({ restart: true });
+      const ids = idsOf(load.batch, load.length);
+      scope(() => model!.lossSum({ inputIds: ids, labels: ids }).loss.backward());
+      optimizer.step();
+      optimizer.zeroGrad();
+      return tensorMemory().most - used;
+    };
+    step();
+    const most = step();
+    optimizer.dispose();
+    model!.dispose();
+    return { weights, step: most };
+  }
+
+  it('take what is told with quantised weights, beside what they take without', async () => {
+    const { memory } = await inspectCheckpoint(mid, load);
+    const plain = learning();
+    expect(plain.weights).toBe(memory.lora.weights);
+    for (const told of memory.qlora) {
+      const found = learning(told.quantisation);
+      expect(found.weights).toBe(told.weights);
+      within(told.peak - memory.lora.peak + plain.weights + plain.step, found.weights + found.step, 0.05);
+      const most = (told.quantisation.format === 'nf4' ? 0.26 : 0.52) * (dtype === 'bfloat16' ? 1 : 0.5);
+      expect(told.share).toBeLessThan(most);
+    }
+  });
+});
+
+test('QLoRA takes less than 0.3 of what bfloat16 takes for the published models, embeddings and towers included', async () => {
+  for (const name of ['E2B', 'E4B']) {
+    const { memory, parameters } = await inspectCheckpoint(fixture(`configs/gemma-3n-${name}.json`), {
+      dtype: 'bfloat16',
+    });
+    const [nf4, whole] = memory.qlora;
+    expect(nf4!.share).toBeLessThan(0.26);
+    const adapters = 4 * memory.lora.adapterParameters;
+    expect((whole!.weights - adapters) / (2 * parameters.live), name).toBeLessThan(0.3);
+  }
 });
 
 test('an image tower takes what is told, also where it learns', async () => {

@@ -15,6 +15,8 @@ import {
   type Load,
 } from './inspect-activations.js';
 import { PARTS, type ParameterCounts, type PartName } from './inspect-parameters.js';
+import { quantisedBytes } from './inspect-quantised.js';
+import type { Quantisation } from './quantisation.js';
 import { sharesKv } from './config.js';
 
 /** Parts that may be frozen in full fine-tuning, by the words of `freeze`. */
@@ -51,12 +53,30 @@ export interface MemoryFacts {
   readonly options: MemoryOptions;
   readonly inference: MemoryNeed;
   readonly lora: MemoryNeed & { readonly adapterParameters: number };
+  /** LoRA over quantised weights: NF4, NF4 with embeddings and towers, int8. */
+  readonly qlora: readonly QloraNeed[];
   readonly full: MemoryNeed & { readonly trainedParameters: number };
   /** Of all layers' keys and values at this batch: without sharing and windows, and what those save. */
   readonly kvCache: { readonly bytes: number; readonly plainBytes: number };
   /** What leaves the device with the per-layer embeddings; with the input embedding too, where the head is another. */
   readonly perLayerEmbeddings: number;
 }
+
+export interface QloraNeed extends MemoryNeed {
+  readonly quantisation: Quantisation;
+  readonly adapterParameters: number;
+  /** Bytes of what is quantised, beside those that it takes in the model's dtype. */
+  readonly share: number;
+}
+
+const NF4 = { format: 'nf4', doubleQuantise: true, blockSize: 64, embeddings: false, towers: false } as const;
+const QUANTISATIONS: readonly Quantisation[] = [
+  NF4,
+  { ...NF4, embeddings: true, towers: true },
+  { ...NF4, format: 'int8' },
+];
+/** Numbers of a quantised weight at a time: quantised.cc. */
+const STRETCH = 2 ** 22;
 
 /** Adapters and all of AdamW's state are float32. */
 const FLOAT_BYTES = 4;
@@ -75,6 +95,7 @@ export function memoryFacts(
     options,
     inference: inference(config, counts, options),
     lora: lora(config, counts, options),
+    qlora: QUANTISATIONS.map((quantisation) => qlora(config, counts, options, quantisation)),
     full: full(config, counts, options),
     kvCache: {
       bytes: kvCacheBytes(config.text, options).used,
@@ -120,6 +141,34 @@ function lora(config: Gemma3nConfig, counts: ParameterCounts, options: MemoryOpt
     peak,
     peakEmbeddingsOff: off,
     adapterParameters,
+  };
+}
+
+/** As LoRA, with fewer bytes of weights, and a stretch of one weight in numbers while it computes. */
+function qlora(
+  config: Gemma3nConfig,
+  counts: ParameterCounts,
+  options: MemoryOptions,
+  quantisation: Quantisation,
+): QloraNeed {
+  const bytes = dtypeBytes(options.dtype);
+  const plain = lora(config, counts, options);
+  const found = quantisedBytes(config, quantisation, bytes);
+  const saved = counts.live * bytes - found.weights;
+  const stretch = Math.min(STRETCH, found.largest) * bytes;
+  const passing = plain.activations - keptForBackward(config.text, options);
+  // The loss computes with a quantised head, and then both are there.
+  const head = config.text.tieWordEmbeddings ? counts.parts.tokenEmbeddings : counts.parts.outputHead;
+  const more = quantisation.embeddings ? Math.min(STRETCH, head) * bytes : Math.max(0, stretch - passing);
+  const peak = plain.peak - saved + more;
+  return {
+    ...plain,
+    weights: plain.weights - saved,
+    activations: plain.activations + more,
+    peak,
+    peakEmbeddingsOff: peak - found.perLayerEmbeddings,
+    quantisation,
+    share: found.after / found.before,
   };
 }
 
