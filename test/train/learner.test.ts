@@ -58,6 +58,27 @@ function parameter(learner: Learner, name: string): Tensor {
 }
 
 describe('a step', () => {
+  it('counts its operations: split, padded or checkpointed as it may be', async () => {
+    const spec = learnerSpec({ clipNorm: 1 });
+    const checkpointed = { ...spec, step: { ...spec.step!, checkpointing: true } };
+    const flopsOf = async (of: LearnerSpec, batches: readonly Batch[]) => {
+      const learner = await Learner.open(of);
+      for (const each of batches) learner.accumulate(each, ['a']);
+      const { flops, mfu, stepMs, waitMs } = learner.update(['a']);
+      expect(mfu! / ((1000 * flops!) / (stepMs + waitMs) / learner.facts().peakFlops!)).toBeCloseTo(1, 6);
+      learner.model.dispose();
+      return flops!;
+    };
+    const whole = await flopsOf(spec, [batch(ROWS)]);
+    expect(whole).toBeGreaterThan(1e6);
+    expect(await flopsOf(spec, [batch(ROWS.slice(0, 1)), batch(ROWS.slice(1))])).toBe(whole);
+    expect(await flopsOf(checkpointed, [batch(ROWS)])).toBe(whole);
+    const masked = await flopsOf(spec, [batch([MASKED])]); // its forward pass alone
+    expect(masked / (whole / ROWS.length)).toBeLessThan(0.4);
+    const frozen = await flopsOf(learnerSpec({ freeze: ['embeddings', '*.altup.*'] }), [batch(ROWS)]);
+    expect(frozen).toBeLessThan(0.95 * whole);
+  });
+
   it('of micro-batches with different numbers of labels equals one of a big batch', async () => {
     const whole = await Learner.open(linear(learnerSpec()));
     const parts = await Learner.open(linear(learnerSpec({ accumulate: 3 })));
