@@ -17,8 +17,14 @@ const partNames = {
 } as const satisfies Record<keyof Inspection['parameters']['parts'], string>;
 
 /** Lines to print. */
-export function inspectionText(found: Inspection): string {
-  const parts = [parameters(found), layers(found), memory(found), ...(found.weights ? [weights(found)] : [])];
+export function inspectionText(found: Inspection & { readonly name?: string }): string {
+  const parts = [
+    parameters(found),
+    layers(found),
+    memory(found),
+    ...(found.recipe ? [recipe(found, found.recipe)] : []),
+    ...(found.weights ? [weights(found)] : []),
+  ];
   return `${parts.join('\n\n')}\n`;
 }
 
@@ -113,6 +119,14 @@ function memory({ memory: m }: Inspection): string {
     `PLE off: per-layer embeddings (${size(m.perLayerEmbeddings)}) frozen and off the device`,
     `K/V cache: shared layers once and sliding windows make it ${saved.toFixed(1)}x smaller than a plain one`,
   ].join('\n');
+}
+
+function recipe(
+  { name, memory: { options } }: Inspection & { readonly name?: string },
+  { method, peak }: NonNullable<Inspection['recipe']>,
+): string {
+  const how = method === 'full' ? 'full fine-tuning' : `${method}, rank ${options.rank}`;
+  return `${name ?? 'recipe'}: ${how}, at most ${size(peak)} on the device`;
 }
 
 function weights({ weights: found }: Inspection): string {
