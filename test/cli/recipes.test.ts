@@ -17,12 +17,10 @@ import { publishedFolder } from './real-folder.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const KINDS = ['image-sft', 'image-lora', 'image-dora', 'audio-lora', 'mixed-lora', 'text-sft'];
-const folders = new Map<string, string>();
-
 /** Conversations as trl-lib/Capybara has them. */
 function conversations(): string {
   const path = join(temporaryFolder(), 'messages.parquet');
-  const messages = Array.from({ length: 40 }, (_, i) => [
+  const messages = Array.from({ length: 300 }, (_, i) => [
     { role: 'user', content: `digits: ${i}` },
     { role: 'assistant', content: 'one two three' },
   ]);
@@ -46,13 +44,18 @@ function here(kind: string, text: string): string[] {
   const pictures = 'fixtures/easy-vqa/test.parquet';
   const speech = 'fixtures/spoken-digits/test.parquet';
   const files = {
-    image: [`source.sources.0.sources.0.files=${pictures}`, `sinks.2.source.sources.0.files=${pictures}`],
+    image: [
+      `source.sources.0.sources.0.files=${pictures}`,
+      `sinks.2.source.sources.0.files=${pictures}`,
+      'sinks.2.limit=8',
+    ],
     audio: [`source.files=${speech}`, `sinks.2.source.sources.0.files=${speech}`],
     mixed: [
       `source.sources.0.source.sources.0.sources.0.files=${pictures}`,
       `source.sources.1.source.files=${speech}`,
       `sinks.2.source.sources.0.files=${pictures}`,
       `sinks.3.source.sources.0.files=${speech}`,
+      'sinks.2.limit=8',
     ],
     text: [`source.files=${text}`],
   };
@@ -65,7 +68,6 @@ describe.each(['E2B', 'E4B'] as const)('recipes for %s', (size) => {
   let text: string;
   beforeAll(() => {
     model = publishedFolder(size);
-    folders.set(size, model);
     text = conversations();
   });
 
@@ -79,7 +81,7 @@ describe.each(['E2B', 'E4B'] as const)('recipes for %s', (size) => {
     }
   });
 
-  it.each(KINDS)('%s is accepted by plan', { timeout: 60_000 }, async (kind) => {
+  it.each(KINDS)('%s is accepted by plan', { timeout: 120_000 }, async (kind) => {
     const file = join(root, 'pipelines', folder, `${kind}.pipeline.ts`);
     const set = [`model=${model}`, 'step.maxSteps=2', 'step.accumulate=2', ...here(kind, text)];
     const pipeline = await loadPipeline(file, set);
