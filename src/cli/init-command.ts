@@ -121,7 +121,7 @@ async function dataOf(files: readonly string[], task: Task): Promise<DataPart[]>
     const unknown = typeof columns['unknown'] === 'string' && Object.keys(columns).length === 1;
     // Of several that cannot be looked at, a mix takes the first for pictures and the next for sound.
     const assumed = media[Math.min(parts.length, media.length - 1)]!;
-    const layout = unknown ? assumedLayout(assumed) : layoutOf(columns as Record<string, string>, media);
+    const layout = unknown ? assumedLayout(assumed) : layoutOf(columns, media);
     if (!layout) {
       throw new ConfigError({
         where: `--data ${file}`,
@@ -136,7 +136,7 @@ async function dataOf(files: readonly string[], task: Task): Promise<DataPart[]>
       (part) => part.layout.samples === layout.samples && sourceOf(part.files[0]!) === sourceOf(file),
     );
     if (same >= 0) parts[same] = { ...parts[same]!, files: [...parts[same]!.files, file] };
-    else parts.push({ files: [file], layout, ...(unknown && { unchecked: columns['unknown']! }) });
+    else parts.push({ files: [file], layout, ...(unknown && { unchecked: columns['unknown'] }) });
   }
   const found = new Set(parts.map(({ layout }) => layout.medium));
   if (task !== 'mixed' || (found.has('image') && found.has('audio'))) return parts;

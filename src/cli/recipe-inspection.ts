@@ -84,7 +84,7 @@ function recipeOf({ model, step }: Pipeline): InspectOptions {
     ...(typeof adapter === 'object' && { rank: adapter.rank }),
     recipe: {
       method: adapter === undefined ? 'full' : quantise ? 'qlora' : kind,
-      checkpointing: Array.isArray(checkpointing) ? checkpointing.includes('text' as never) : checkpointing,
+      checkpointing: Array.isArray(checkpointing) ? checkpointing.includes('text') : checkpointing,
       mapped: embeddings !== 'device',
     },
   };

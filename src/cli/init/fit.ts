@@ -1,12 +1,7 @@
 // Which way to fine-tune a model fits into a memory: the first, from the one that learns most, by `pipe inspect`'s prediction.
 
 import { ConfigError, HubError } from '../../errors.js';
-import {
-  type Method,
-  type InspectOptions,
-  inspectCheckpoint,
-  publishedConfig,
-} from '../../models/gemma3n/index.js';
+import { type Method, publishedConfig, recipePredictor } from '../../models/gemma3n/index.js';
 import { size } from '../inspection.js';
 import type { Task } from './layout.js';
 
@@ -50,6 +45,8 @@ const RANKS = [16, 8];
 const SAMPLE_TOKENS = { images: 512, clips: 256 };
 /** Left for the engine and what predictions miss. */
 const HEADROOM = 0.9;
+/** Of full fine-tuning: what was learnt from far more data than anybody brings. */
+const FROZEN = ['vision', 'audio', 'embeddings'] as const;
 const RATES = { full: 1e-5, lora: 2e-4, dora: 2e-4, qlora: 2e-4 } as const;
 
 /** @throws {ConfigError} when nothing fits, with the least that would */
@@ -57,7 +54,7 @@ export async function fit(options: FitOptions): Promise<Fit> {
   const { method, memoryBytes, rank, task } = options;
   const limit = HEADROOM * memoryBytes;
   const methods = method ? [method] : METHODS;
-  const freeze = ['vision', 'audio', 'embeddings'];
+  const { dtype, peakOf } = await predictorOf(options);
   /** Of each method, what needs least. */
   const least = new Map<Method, Fit>();
   for (const one of methods) {
@@ -68,16 +65,14 @@ export async function fit(options: FitOptions): Promise<Fit> {
           const images =
             task === 'image' || task === 'mixed' ? Math.max(1, tokens / SAMPLE_TOKENS.images) : 0;
           const clips = task === 'audio' || task === 'mixed' ? Math.max(1, tokens / SAMPLE_TOKENS.clips) : 0;
-          const load = { batch: 1, length: tokens, images, clips, rank: each, freeze } as InspectOptions;
-          const { peak, dtype } = await predict(options, {
-            ...load,
-            recipe: { method: one, checkpointing, mapped: true },
-          });
+          const load = { batch: 1, length: tokens, images, clips, rank: each, freeze: FROZEN };
+          const peak = peakOf({ ...load, method: one, checkpointing, mapped: true });
           const found: Fit = {
-            ...{ method: one, rank: each, tokens, images, clips, checkpointing, dtype, peak },
+            ...{ method: one, rank: each, tokens, images, clips, checkpointing, peak },
+            dtype: dtype === 'float32' ? 'float32' : 'bfloat16',
             accumulate: STEP_TOKENS / tokens,
             lr: RATES[one],
-            freeze: one === 'full' ? freeze : [],
+            freeze: one === 'full' ? FROZEN : [],
             reasons: [],
           };
           if (peak <= limit) return { ...found, reasons: reasonsOf(found, least, options) };
@@ -117,18 +112,9 @@ function reasonsOf(found: Fit, least: ReadonlyMap<Method, Fit>, { memoryBytes }:
 }
 
 /** Of Google's models without asking the Hub. */
-async function predict(
-  { model, signal }: FitOptions,
-  options: InspectOptions,
-): Promise<{ peak: number; dtype: Fit['dtype'] }> {
-  const place = publishedConfig(model) ?? model;
+async function predictorOf({ model, signal }: FitOptions): ReturnType<typeof recipePredictor> {
   try {
-    const { recipe, memory } = await inspectCheckpoint(place, {
-      ...options,
-      weights: false,
-      ...(signal && { signal }),
-    });
-    return { peak: recipe!.peak, dtype: memory.options.dtype === 'float32' ? 'float32' : 'bfloat16' };
+    return await recipePredictor(publishedConfig(model) ?? model, { signal });
   } catch (error) {
     if (!(error instanceof HubError)) throw error;
     throw new ConfigError(`--model: ${error.message}`, { cause: error });

@@ -78,7 +78,7 @@ export async function columnsOf(files: readonly string[]): Promise<Columns | { r
     if (extname(first) === '.parquet') return (await ParquetFile.open(first)).columns;
     const rows = sourceOf(first) === 'arrow' ? arrow<Row>(first) : jsonl<Row>(first);
     for await (const item of rows.open(new AbortController().signal)) {
-      if ('value' in item) return typesOf(item.value as Row);
+      if ('value' in item) return typesOf(item.value);
     }
     return { unknown: 'it holds no row' };
   } catch (error) {

@@ -5,11 +5,12 @@ import * as fs from 'node:fs/promises';
 import { isWeightFile, readFault } from '../../checkpoint/index.js';
 import { isRepository, resolveFolder } from '../../hub/index.js';
 import { decode, z } from '../../schema.js';
+import type { DType } from '../../tensor/index.js';
 import { ofCheckpoint } from './checkpoint-config.js';
 import { decodeConfig, type Gemma3nConfig, type JsonObject } from './config.js';
 import { COMPUTE_DTYPES, FREEZABLE, memoryFacts, type MemoryFacts } from './inspect-memory.js';
 import { countParameters, layerFacts, type LayerFacts, type ParameterCounts } from './inspect-parameters.js';
-import { type Method, recipePeak } from './inspect-recipe.js';
+import { type Method, type RecipeOptions, recipePeak } from './inspect-recipe.js';
 import { weightFacts, type WeightFacts } from './inspect-weights.js';
 import { companionsOf, isDecoded, loadConfig, statedDType } from './load.js';
 
@@ -107,6 +108,25 @@ export async function inspectCheckpoint(
     }),
     weights: looks && folder !== undefined ? await weightFacts(folder, config, { signal }) : undefined,
   };
+}
+
+/** Predictions for one model, whose parameters are counted once.
+ *  @returns its dtype, and the most bytes that a way to fine-tune takes on the device
+ *  @throws as `inspectCheckpoint` does */
+export async function recipePredictor(
+  checkpoint: string | JsonObject,
+  { signal }: { readonly signal?: AbortSignal | undefined } = {},
+): Promise<{
+  readonly dtype: DType;
+  readonly peakOf: (options: Omit<RecipeOptions, 'dtype' | 'imageSize'>) => number;
+}> {
+  const place =
+    typeof checkpoint === 'string' ? await resolveFolder(checkpoint, { signal, kind: 'config' }) : checkpoint;
+  const { config } = await read(place);
+  const counts = countParameters(config);
+  const dtype = COMPUTE_DTYPES.find((one) => one === statedDType(config.raw)) ?? 'float32';
+  const imageSize = imageSizeOf(config);
+  return { dtype, peakOf: (options) => recipePeak(config, counts, { ...options, dtype, imageSize }) };
 }
 
 async function read(
