@@ -3,10 +3,10 @@
 import { dora, gemma3n, pipeline } from 'sluice';
 import sft from './sft.pipeline.js';
 
+const learns = { targets: ['text', 'projector'], modulesToSave: ['embed_tokens'] };
+
 export default pipeline({
   ...sft,
   name: 'image-dora',
-  model: gemma3n('fixtures/tiny-gemma3n', {
-    adapter: dora({ rank: 8, alpha: 16, targets: ['text', 'projector'] }),
-  }),
+  model: gemma3n('fixtures/tiny-gemma3n', { adapter: dora({ rank: 16, alpha: 96, ...learns }) }),
 });

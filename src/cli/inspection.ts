@@ -17,8 +17,14 @@ const partNames = {
 } as const satisfies Record<keyof Inspection['parameters']['parts'], string>;
 
 /** Lines to print. */
-export function inspectionText(found: Inspection): string {
-  const parts = [parameters(found), layers(found), memory(found), ...(found.weights ? [weights(found)] : [])];
+export function inspectionText(found: Inspection & { readonly name?: string }): string {
+  const parts = [
+    parameters(found),
+    layers(found),
+    memory(found),
+    ...(found.recipe ? [recipe(found, found.recipe)] : []),
+    ...(found.weights ? [weights(found)] : []),
+  ];
   return `${parts.join('\n\n')}\n`;
 }
 
@@ -122,6 +128,14 @@ function qloraName({ quantisation }: Inspection['memory']['qlora'][number]): str
   const { format, embeddings, towers } = quantisation;
   const more = [...(embeddings ? ['embeddings'] : []), ...(towers ? ['towers'] : [])].join(', ');
   return `QLoRA, ${format === 'nf4' ? 'NF4' : format}${more === '' ? '' : ` with ${more}`}`;
+}
+
+function recipe(
+  { name, memory: { options } }: Inspection & { readonly name?: string },
+  { method, peak }: NonNullable<Inspection['recipe']>,
+): string {
+  const how = method === 'full' ? 'full fine-tuning' : `${method}, rank ${options.rank}`;
+  return `${name ?? 'recipe'}: ${how}, at most ${size(peak)} on the device`;
 }
 
 function weights({ weights: found }: Inspection): string {

@@ -152,7 +152,8 @@ export function pipeline<T = Row, A = unknown, B = A, C = B, D = C, E = D, F = E
 }
 
 /** Applies `--set` overrides and decodes.
- *  @param overrides 'key.path=value' each; a value is JSON where it parses as JSON, text otherwise
+ *  @param overrides 'key.path=value' each; a value is JSON where it parses as JSON, text otherwise. 'model=folder' is short for
+ *    'model.path=folder'
  *  @throws {ConfigError} with every fault, of the overrides and of the file, a line each */
 export function decodePipeline(spec: unknown, overrides: readonly string[], where: string): Pipeline {
   const faults: ConfigError[] = [];
@@ -173,13 +174,22 @@ export function decodePipeline(spec: unknown, overrides: readonly string[], wher
 
 function override(spec: unknown, text: string): unknown {
   const equals = text.indexOf('=');
-  if (equals > 0) return withLeaf(spec, text.slice(0, equals), literal(text.slice(equals + 1)));
+  if (equals > 0) {
+    const [key, value] = [text.slice(0, equals), literal(text.slice(equals + 1))];
+    return withLeaf(spec, key === 'model' && isPlace(spec, value) ? 'model.path' : key, value);
+  }
   throw new ConfigError({
     where: `--set ${text}`,
     expected: 'key.path=value',
     received: equals < 0 ? 'no "="' : 'no key before "="',
     remedy: 'write for example --set step.maxSteps=100',
   });
+}
+
+/** Whether a model is given by its folder or repository, the rest of its options as they are. */
+function isPlace(spec: unknown, value: unknown): boolean {
+  const { model } = (spec ?? {}) as { readonly model?: unknown };
+  return typeof value === 'string' && isPart(model, 'model') && 'path' in model;
 }
 
 function literal(text: string): unknown {

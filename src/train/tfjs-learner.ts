@@ -115,7 +115,7 @@ export class TfjsLearner implements Learner {
       skipped: this.#skipped,
       lr,
     };
-    this.#tf.dispose(this.#gradients as TfTensor[]);
+    this.#tf.dispose(this.#gradients);
     this.#gradients = [];
     this.#lossSum = this.#numLabels = this.#skipped = 0;
     this.#randomState = this.#random.state;
@@ -159,7 +159,7 @@ export class TfjsLearner implements Learner {
   }
 
   close(): void {
-    this.#tf.dispose(this.#gradients as TfTensor[]);
+    this.#tf.dispose(this.#gradients);
     this.#optimizer?.dispose();
     if (typeof this.#options.model === 'function') this.#model.dispose();
   }

@@ -190,9 +190,9 @@ describe('a learner written by hand', () => {
     const broken = temporaryFolder();
     const halfway = spec(40, (given) => {
       const line = new Line(given);
-      const { update } = line;
+      const update = line.update.bind(line);
       line.update = () => {
-        const result = update.call(line);
+        const result = update();
         if (result.step === 25) throw new Error('the machine fell over');
         return result;
       };

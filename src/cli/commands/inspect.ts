@@ -1,19 +1,21 @@
 // `pipe inspect CHECKPOINT`: what a checkpoint is, what it needs, and what is odd about its weights.
 
+import { ConfigError } from '../../errors.js';
 import { command } from '../main.js';
 import { stopOnSignals } from '../stop.js';
 
 interface Options {
   checkpoint: string;
-  batch: number;
-  length: number;
-  images: number;
-  clips: number;
+  batch: number | undefined;
+  length: number | undefined;
+  images: number | undefined;
+  clips: number | undefined;
   dtype: string | undefined;
   rank: number;
   freeze: string[] | undefined;
   weights: boolean | undefined;
   revision: string | undefined;
+  set: string[] | undefined;
   json: boolean;
 }
 
@@ -25,12 +27,15 @@ export default command<Options>({
       .positional('checkpoint', {
         type: 'string',
         demandOption: true,
-        describe: 'A folder, a config.json, or a repository of the Hub',
+        describe: 'A folder, a config.json, a repository of the Hub, or a pipeline file',
       })
-      .option('batch', { type: 'number', default: 1, describe: 'Rows of the batch that memory is told for' })
-      .option('length', { type: 'number', default: 1024, describe: 'Tokens of a row' })
-      .option('images', { type: 'number', default: 0, describe: 'Images in the batch' })
-      .option('clips', { type: 'number', default: 0, describe: 'Sound clips in the batch' })
+      .option('batch', {
+        type: 'number',
+        describe: "Rows of the batch that memory is told for [1, or the file's]",
+      })
+      .option('length', { type: 'number', describe: "Tokens of a row [1024, or the file's]" })
+      .option('images', { type: 'number', describe: "Images in the batch [0, or the file's]" })
+      .option('clips', { type: 'number', describe: "Sound clips in the batch [0, or the file's]" })
       .option('dtype', { type: 'string', describe: "Of weights and computation [config.json's]" })
       .option('rank', { type: 'number', default: 16, describe: 'Of low-rank adapters' })
       .option('freeze', {
@@ -41,29 +46,37 @@ export default command<Options>({
       })
       .option('weights', { type: 'boolean', describe: 'Read the weights [where a folder has them]' })
       .option('revision', { type: 'string', describe: 'Of a repository' })
+      .option('set', {
+        type: 'string',
+        array: true,
+        nargs: 1,
+        describe: 'Of a pipeline file, override a leaf: key.path=value (repeat for more)',
+      })
       .option('json', { type: 'boolean', default: false, describe: 'One JSON object on stdout' }),
-  handler: async ({
-    checkpoint,
-    json,
-    batch,
-    length,
-    images,
-    clips,
-    dtype,
-    rank,
-    freeze,
-    weights,
-    revision,
-  }) => {
-    const [{ inspectCheckpoint }, { inspectionText }] = await Promise.all([
+  handler: async ({ checkpoint, json, set, dtype, freeze, rank, weights, revision, ...load }) => {
+    const [{ inspectCheckpoint }, { inspectPipeline }, { inspectionText }] = await Promise.all([
       import('../../models/gemma3n/index.js'),
+      import('../recipe-inspection.js'),
       import('../inspection.js'),
     ]);
     using stop = stopOnSignals();
-    const found = await inspectCheckpoint(checkpoint, {
-      ...{ batch, length, images, clips, rank, weights, revision, freeze, signal: stop.signal },
-      dtype: dtype as never, // checked with the rest
-    } as Parameters<typeof inspectCheckpoint>[1]);
+    const { batch, length, images, clips } = load;
+    const { signal } = stop;
+    const isFile = /\.[cm]?[jt]s$/.test(checkpoint);
+    if (!isFile && set) {
+      throw new ConfigError({
+        where: '--set',
+        expected: 'a pipeline file, whose leaves it overrides',
+        received: checkpoint,
+        remedy: 'leave it out',
+      });
+    }
+    const found = isFile
+      ? await inspectPipeline(checkpoint, set ?? [], { batch, length, images, clips, signal })
+      : await inspectCheckpoint(checkpoint, {
+          ...{ batch, length, images, clips, rank, weights, revision, freeze, signal },
+          dtype: dtype as never, // checked with the rest
+        } as Parameters<typeof inspectCheckpoint>[1]);
     process.stdout.write(json ? `${JSON.stringify(found)}\n` : inspectionText(found));
   },
 });

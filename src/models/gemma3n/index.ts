@@ -54,7 +54,9 @@ export {
 export { quantise } from './quantise.js';
 export { modelFiles, savePretrained, type SaveOptions } from './save.js';
 export { loadWeights, namedWeights } from './weights.js';
-export { inspectCheckpoint, type Inspection, type InspectOptions } from './inspect.js';
+export { inspectCheckpoint, recipePredictor, type Inspection, type InspectOptions } from './inspect.js';
+export type { Method } from './inspect-recipe.js';
+export { publishedConfig } from './published-configs.js';
 export { sliceMatFormer, type SliceOptions, type SliceResult } from './matformer.js';
 export type { MatFormerSlice } from './matformer-plan.js';
 export { MATFORMER_PRESETS, type MatFormerPreset } from './matformer-presets.js';

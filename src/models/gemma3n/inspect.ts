@@ -5,10 +5,12 @@ import * as fs from 'node:fs/promises';
 import { isWeightFile, readFault } from '../../checkpoint/index.js';
 import { isRepository, resolveFolder } from '../../hub/index.js';
 import { decode, z } from '../../schema.js';
+import type { DType } from '../../tensor/index.js';
 import { ofCheckpoint } from './checkpoint-config.js';
 import { decodeConfig, type Gemma3nConfig, type JsonObject } from './config.js';
 import { COMPUTE_DTYPES, FREEZABLE, memoryFacts, type MemoryFacts } from './inspect-memory.js';
 import { countParameters, layerFacts, type LayerFacts, type ParameterCounts } from './inspect-parameters.js';
+import { type Method, type RecipeOptions, recipePeak } from './inspect-recipe.js';
 import { weightFacts, type WeightFacts } from './inspect-weights.js';
 import { companionsOf, isDecoded, loadConfig, statedDType } from './load.js';
 
@@ -27,6 +29,14 @@ const schema = z.strictObject({
   rank: natural.default(16),
   /** Parts that do not learn in full fine-tuning. */
   freeze: z.array(z.enum(Object.keys(FREEZABLE) as [keyof typeof FREEZABLE])).default([]),
+  /** Tell also what this way to fine-tune needs. */
+  recipe: z
+    .strictObject({
+      method: z.enum(['full', 'lora', 'dora', 'qlora']),
+      checkpointing: z.boolean().default(false),
+      mapped: z.boolean().default(false),
+    })
+    .optional(),
   /** Look at the weights, which takes reading them; by default where a folder has any. Of a repository of the Hub they
    *  are downloaded only when this is true. */
   weights: z.boolean().optional(),
@@ -49,6 +59,8 @@ export interface Inspection {
   readonly parameters: ParameterCounts;
   readonly layers: readonly LayerFacts[];
   readonly memory: MemoryFacts;
+  /** The most bytes that `options.recipe` takes on the device. */
+  readonly recipe?: { readonly method: Method; readonly peak: number };
   /** Of a checkpoint with weights. */
   readonly weights: WeightFacts | undefined;
 }
@@ -68,6 +80,7 @@ export async function inspectCheckpoint(
     signal,
     revision,
     offline,
+    recipe,
     ...load
   } = decode(schema, options, 'inspectCheckpoint');
   const isRemote = typeof checkpoint === 'string' && isRepository(checkpoint);
@@ -81,6 +94,7 @@ export async function inspectCheckpoint(
   const parameters = typeof checkpoint === 'string' ? await ofCheckpoint(count) : count();
   const dtype = load.dtype ?? COMPUTE_DTYPES.find((one) => one === statedDType(config.raw)) ?? 'float32';
 
+  const weighed = { ...load, dtype, imageSize: imageSizeOf(config) };
   const hasWeights = folder !== undefined && (await fs.readdir(folder)).some(isWeightFile);
   const looks = wanted ?? (hasWeights && !isRemote);
   return {
@@ -88,9 +102,31 @@ export async function inspectCheckpoint(
     kind: config.kind,
     parameters,
     layers: layerFacts(config),
-    memory: memoryFacts(config, parameters, { ...load, dtype, imageSize: imageSizeOf(config) }),
+    memory: memoryFacts(config, parameters, weighed),
+    ...(recipe && {
+      recipe: { method: recipe.method, peak: recipePeak(config, parameters, { ...weighed, ...recipe }) },
+    }),
     weights: looks && folder !== undefined ? await weightFacts(folder, config, { signal }) : undefined,
   };
+}
+
+/** Predictions for one model, whose parameters are counted once.
+ *  @returns its dtype, and the most bytes that a way to fine-tune takes on the device
+ *  @throws as `inspectCheckpoint` does */
+export async function recipePredictor(
+  checkpoint: string | JsonObject,
+  { signal }: { readonly signal?: AbortSignal | undefined } = {},
+): Promise<{
+  readonly dtype: DType;
+  readonly peakOf: (options: Omit<RecipeOptions, 'dtype' | 'imageSize'>) => number;
+}> {
+  const place =
+    typeof checkpoint === 'string' ? await resolveFolder(checkpoint, { signal, kind: 'config' }) : checkpoint;
+  const { config } = await read(place);
+  const counts = countParameters(config);
+  const dtype = COMPUTE_DTYPES.find((one) => one === statedDType(config.raw)) ?? 'float32';
+  const imageSize = imageSizeOf(config);
+  return { dtype, peakOf: (options) => recipePeak(config, counts, { ...options, dtype, imageSize }) };
 }
 
 async function read(

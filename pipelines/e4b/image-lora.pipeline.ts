@@ -1,0 +1,11 @@
+// Gemma 3n E4B by E2B's recipe: LoRA.
+
+import { gemma3n, lora, pipeline } from 'sluice';
+import base from '../e2b/image-lora.pipeline.js';
+import { published } from '../published.js';
+
+export default pipeline({
+  ...base,
+  name: 'e4b-image-lora',
+  model: gemma3n('google/gemma-3n-E4B-it', { ...published, adapter: lora({ rank: 16, alpha: 32 }) }),
+});

@@ -1,0 +1,11 @@
+// Gemma 3n E4B by E2B's recipe: full fine-tuning on text alone.
+
+import { gemma3n, pipeline } from 'sluice';
+import base from '../e2b/text-sft.pipeline.js';
+import { published } from '../published.js';
+
+export default pipeline({
+  ...base,
+  name: 'e4b-text-sft',
+  model: gemma3n('google/gemma-3n-E4B-it', { ...published, freeze: ['vision', 'audio', 'embeddings'] }),
+});

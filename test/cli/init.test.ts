@@ -1,0 +1,197 @@
+// `pipe init`: what it writes type-checks, is planned as it is, and fits; what it refuses is said.
+
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import ts from 'typescript';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { init, type InitArguments } from '../../src/cli/init-command.js';
+import { bytesOf, fit } from '../../src/cli/init/fit.js';
+import { layoutOf } from '../../src/cli/init/layout.js';
+import { recipeText } from '../../src/cli/init/recipe.js';
+import { loadPipeline } from '../../src/cli/pipeline-file.js';
+import { planDecoded } from '../../src/train/plan.js';
+import { temporaryFolder } from '../train/job.js';
+import { pipe } from './spawn.js';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const pictures = 'fixtures/easy-vqa/test.parquet';
+const speech = 'fixtures/spoken-digits/test.parquet';
+const tiny = 'fixtures/tiny-gemma3n';
+
+// In the package, so that the compiler finds 'sluice' as it does in a project.
+mkdirSync(join(root, 'runs'), { recursive: true });
+const folder = mkdtempSync(join(root, 'runs', 'init-'));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+let chats: string;
+beforeAll(() => {
+  chats = join(temporaryFolder(), 'chats.jsonl');
+  const line = JSON.stringify({
+    messages: [
+      { role: 'user', content: 'digits: one' },
+      { role: 'assistant', content: '1' },
+    ],
+  });
+  writeFileSync(chats, `${line}\n`.repeat(100));
+});
+
+const write = (name: string, given: InitArguments) =>
+  init({ file: join(folder, `${name}.pipeline.ts`), model: tiny, memory: '4GiB', yes: true, ...given });
+
+describe('pipe init', () => {
+  it('writes files that type-check, and that plan accepts as they are', { timeout: 240_000 }, async () => {
+    const written = [
+      await write('image', { task: 'image', data: [pictures] }),
+      await write('audio', { task: 'audio', data: [speech], method: 'dora', rank: 4 }),
+      await write('mixed', { task: 'mixed', data: [pictures, speech], method: 'lora' }),
+      await write('text', { task: 'text', data: [chats], method: 'lora' }),
+    ];
+    expect(written.map(({ fit: { method } }) => method)).toEqual(['full', 'dora', 'lora', 'lora']);
+
+    const program = ts.createProgram(
+      written.map(({ file }) => file),
+      {
+        ...{ strict: true, noEmit: true, skipLibCheck: true, noUnusedLocals: true },
+        ...{ target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.NodeNext },
+        moduleResolution: ts.ModuleResolutionKind.NodeNext,
+      },
+    );
+    const faults = ts.getPreEmitDiagnostics(program);
+    expect(faults.map(({ messageText }) => ts.flattenDiagnosticMessageText(messageText, '\n'))).toEqual([]);
+
+    for (const { file } of written) {
+      const set = ['step.maxSteps=2', 'step.accumulate=1'];
+      const { name, training, evaluations } = await planDecoded(await loadPipeline(file, set), {
+        wholeEpoch: false,
+        cache: false,
+      });
+      expect(training).toMatchObject({ steps: 2, quarantined: 0 });
+      expect(evaluations).toHaveLength({ image: 1, audio: 1, mixed: 2, text: 0 }[name]!);
+    }
+    expect(readFileSync(written[1]!.file, 'utf8')).toContain(
+      "dora({ rank: 4, alpha: 8, targets: ['text', 'projector'] })",
+    );
+  });
+
+  it('keeps a file that is there', async () => {
+    const file = join(temporaryFolder(), 'mine.pipeline.ts');
+    writeFileSync(file, '// mine');
+    await expect(init({ file, task: 'image', data: [pictures], yes: true })).rejects.toThrow(
+      /expected a file that is not there yet, received one that is; give another name/,
+    );
+    expect(readFileSync(file, 'utf8')).toBe('// mine');
+  });
+
+  it('says on a command line what is missing, where there is no terminal to ask on', async () => {
+    const { code, stderr, stdout } = await pipe('init', '--memory', '24GiB');
+    expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
+    expect(stderr).toContain(
+      '--task, --data: expected a value for each, since there is no terminal to ask on',
+    );
+    const other = await pipe('init', '--task', 'video', '--data', 'a.parquet');
+    expect(other.code).toBe(2);
+    expect(other.stderr).toContain('--task: expected image, audio, mixed, text, received video');
+  });
+
+  it('asks for what no flag says, and suggests what it would take', async () => {
+    const file = join(temporaryFolder(), 'asked.pipeline.ts');
+    const answers: Record<string, string> = { Task: 'text', Data: chats, Model: tiny, File: file };
+    const asked: string[] = [];
+    await init({ memory: '4GiB' }, async (question, check, suggestion) => {
+      asked.push(question.split(' (')[0]!);
+      return check(answers[question.split(' (')[0]!] ?? suggestion!);
+    });
+    expect(asked).toEqual(['Task', 'Data', 'Model', 'Method', 'File']);
+    expect(existsSync(file)).toBe(true);
+  });
+
+  it.each([
+    [{ task: 'image', data: ['none.parquet'] }, /--data: .*none\.parquet/],
+    [{ task: 'image', data: ['a.csv'] }, /--data: expected files of \.parquet, \.jsonl or \.arrow/],
+    [
+      { task: 'audio', data: [pictures] },
+      /--data .*expected columns of a usual layout for audio: .*received images: list<struct<bytes: binary/,
+    ],
+    [{ task: 'mixed', data: [pictures] }, /--data: expected pictures and sound for a mix.*received image/],
+    [
+      { task: 'image', data: [pictures], memory: 'much' },
+      /--memory: expected the device's memory.*received much/,
+    ],
+    [
+      { task: 'image', data: [pictures], method: 'sft' },
+      /--method: expected full, lora, dora, qlora, received sft/,
+    ],
+    [
+      { task: 'image', data: [pictures], file: 'job.json' },
+      /a file's name that ends in \.ts, received job\.json/,
+    ],
+  ] as const)('refuses %j', async (given, message) => {
+    await expect(init({ memory: '24GiB', yes: true, ...given })).rejects.toThrow(message);
+  });
+});
+
+describe('what fits', () => {
+  const E2B = { model: 'google/gemma-3n-E2B-it', task: 'image', method: undefined, rank: undefined } as const;
+
+  it('is what learns most of what the memory takes, with the reason', async () => {
+    const methods: string[] = [];
+    for (const memory of ['80GiB', '24GiB', '7GiB']) {
+      const found = await fit({ ...E2B, memoryBytes: bytesOf(memory) });
+      methods.push(found.method);
+      expect(found.peak).toBeLessThan(0.9 * bytesOf(memory));
+      expect(found.tokens * found.accumulate).toBe(16_384);
+      if (found.method !== 'full')
+        expect(found.reasons.join()).toMatch(/full fine-tuning would need [\d.]+ GB at least/);
+    }
+    expect(methods).toEqual(['full', 'lora', 'qlora']);
+  });
+
+  it('is refused with the least need where nothing does', async () => {
+    const error = await fit({ ...E2B, memoryBytes: bytesOf('2GiB') }).catch(
+      (thrown: Error) => thrown.message,
+    );
+    const [, least] =
+      /--memory: expected at least ([\d.]+ GB), for QLoRA of google\/gemma-3n-E2B-it with 512/.exec(
+        String(error),
+      )!;
+    const found = await fit({ ...E2B, memoryBytes: bytesOf(least!) * 1.01 });
+    expect(found.method).toBe('qlora');
+  });
+
+  it('tells QLoRA by its frozen weights in the file', async () => {
+    const found = await fit({ ...E2B, method: 'qlora', memoryBytes: bytesOf('24GiB') });
+    const layout = layoutOf({ image: 'struct<bytes: binary>', question: 'string', answer: 'string' }, [
+      'image',
+    ])!;
+    const data = [{ files: ['a.parquet'], layout }];
+    const text = recipeText({ name: 'q', task: 'image', model: E2B.model, data, fit: found, version: '0' });
+    expect(text).toContain("quantise: 'nf4',\n    adapter: lora({");
+  });
+});
+
+describe('layouts', () => {
+  it.each([
+    [
+      {
+        images: 'list<struct<bytes: binary, path: string>>',
+        texts: 'list<struct<user: string, assistant: string>>',
+      },
+      'images and texts',
+    ],
+    [{ messages: 'list<struct<role: string, content: string>>' }, 'messages'],
+    [
+      { images: 'list<struct<bytes: binary>>', messages: 'list<struct<content: string, role: string>>' },
+      'messages and images',
+    ],
+    [{ audio: 'struct<bytes: binary, path: string>', sentence: 'string' }, 'audio and sentence'],
+    [{ image: 'struct<bytes: binary>', query: 'string', answer: 'string' }, 'image, query and answer'],
+    [{ image: 'struct<bytes: binary>', caption: 'string' }, 'image and caption'],
+    [{ instruction: 'string', output: 'string' }, 'instruction and output'],
+    [{ a: 'string', b: 'int64' }, undefined],
+  ])('%j is %s', (columns, name) => {
+    expect(layoutOf(columns as unknown as Record<string, string>, ['image', 'audio', 'text'])?.name).toBe(
+      name,
+    );
+  });
+});
