@@ -2,7 +2,7 @@
 
 // Pipeline files
 export { pipeline, type PipelineSpec } from './train/pipeline.js';
-export { gemma3n, sft } from './train/options.js';
+export { gemma3n, sft, type ModelOptions, type StepOptions } from './train/options.js';
 export { tfjsLearner } from './train/tfjs.js';
 export { arrays, labelledImages, type ArrayBatch, type ArrayExample } from './data/arrays.js';
 export type { Guest, GuestSpec, Learner, LearnerUpdate, SavedLearner } from './train/guest.js';
@@ -16,6 +16,7 @@ export {
   type StallOptions,
 } from './train/plan-stalls.js';
 export {
+  WeightAverage,
   adafactor,
   adamw,
   adamw8bit,
@@ -28,6 +29,7 @@ export {
   muon,
   sgd,
   wsd,
+  type EmaOptions,
 } from './optim/index.js';
 export { mix, type MixEntry, type MixOptions, type MixSource } from './data/mix.js';
 export { arrow } from './data/arrow.js';
@@ -56,7 +58,15 @@ export type { QuarantineOptions } from './train/quarantine-limit.js';
 export type { RunContext, Sink, SinkOnError } from './train/sink.js';
 
 // Models
-export { fromConfig, fromPretrained, savePretrained, type Gemma3n } from './models/gemma3n/index.js';
+export {
+  fromConfig,
+  fromPretrained,
+  savePretrained,
+  type Gemma3n,
+  type RecomputedLoss,
+  type RecomputedPart,
+  type RecomputeOptions,
+} from './models/gemma3n/index.js';
 export { dora, lora, type AdapterPart, type LoraOptions } from './peft/index.js';
 export {
   adapterNames,

@@ -35,13 +35,29 @@ export async function checkPipeline(pipeline: Pipeline, sinks: Sinks): Promise<P
 async function checkModel(pipeline: Pipeline): Promise<Processor> {
   const guest = guestOf(pipeline);
   if (guest) {
+    refuseOurs(pipeline);
     guest.check?.(guestSpec(pipeline));
     return guestProcessor();
   }
   checkModelFolder(pipeline.model.path);
   checkEmbeddings(pipeline.model);
   checkAdapter(pipeline.model);
+  checkBackwardUpdate(pipeline);
   return loadProcessor(pipeline.model.path);
+}
+
+/** Of a step's options, those that are about our own backward pass and weights. */
+const OURS = ['checkpointing', 'offload', 'optimizerInBackward', 'ema'] as const;
+
+function refuseOurs({ model, step }: Pipeline): void {
+  const given = OURS.find((key) => step?.[key] !== undefined && step[key] !== false);
+  if (given === undefined) return;
+  throw new ConfigError({
+    where: `step.${given}`,
+    expected: `none with a ${model.kind} model`,
+    received: JSON.stringify(step?.[given]),
+    remedy: 'leave it out: it is for gemma3n(...)',
+  });
 }
 
 /** Drawn weights have no file that they could stay in. */
@@ -78,6 +94,17 @@ function checkAdapter({ adapter, weights, projector }: Pipeline['model']): void 
     expected: `lora({ ... }), dora({ ... }), a folder with ${ADAPTER_CONFIG}, or a repository of the Hub`,
     received: adapter,
     remedy: 'correct the path',
+  });
+}
+
+/** An adapter's gradients are small, and layers that learn nothing else would be updated one by one for nothing. */
+function checkBackwardUpdate({ model, step }: Pipeline): void {
+  if (!step?.optimizerInBackward || model.adapter === undefined) return;
+  throw new ConfigError({
+    where: 'step.optimizerInBackward',
+    expected: 'full fine-tuning, whose gradients are as large as the model',
+    received: 'an adapter, whose gradients take next to nothing',
+    remedy: 'leave one of the two out',
   });
 }
 
