@@ -2,7 +2,7 @@
 
 // Pipeline files
 export { pipeline, type PipelineSpec } from './train/pipeline.js';
-export { gemma3n, sft } from './train/options.js';
+export { gemma3n, sft, type ModelOptions, type StepOptions } from './train/options.js';
 export { tfjsLearner } from './train/tfjs.js';
 export {
   arrays,
@@ -32,6 +32,7 @@ export {
   type StallOptions,
 } from './train/plan-stalls.js';
 export {
+  WeightAverage,
   adafactor,
   adamw,
   adamw8bit,
@@ -44,6 +45,7 @@ export {
   muon,
   sgd,
   wsd,
+  type EmaOptions,
 } from './optim/index.js';
 export { mix, type MixEntry, type MixOptions, type MixSource } from './data/mix.js';
 export { arrow } from './data/arrow.js';
@@ -72,7 +74,15 @@ export type { QuarantineOptions } from './train/quarantine-limit.js';
 export type { RunContext, Sink, SinkOnError } from './train/sink.js';
 
 // Models
-export { fromConfig, fromPretrained, savePretrained, type Gemma3n } from './models/gemma3n/index.js';
+export {
+  fromConfig,
+  fromPretrained,
+  savePretrained,
+  type Gemma3n,
+  type RecomputedLoss,
+  type RecomputedPart,
+  type RecomputeOptions,
+} from './models/gemma3n/index.js';
 export { dora, lora, type AdapterPart, type LoraOptions } from './peft/index.js';
 export {
   adapterNames,

@@ -12,6 +12,7 @@ export {
   latestCheckpoint,
   listCheckpoints,
   loadCheckpoint,
+  openAverage,
   pruneCheckpoints,
   readState,
   saveCheckpoint,

@@ -12,6 +12,8 @@ import { indexFile, isWeightFile, readIndex, singleFile } from './shards.js';
 import { writeJson, writeSafetensors, type NamedTensor } from './writer.js';
 
 export const optimizerFile = 'optimizer.safetensors';
+/** Of a run that keeps an average of its weights. */
+export const averageFile = 'ema.safetensors';
 export const stateFile = 'state.json';
 /** Of a run that trains an adapter, in place of a model's weights. */
 const adapterFilesOfPeft = ['adapter_config.json', 'adapter_model.safetensors'];
@@ -53,6 +55,8 @@ export interface CheckpointParts {
   readonly writeWeights: (folder: string) => Promise<void>;
   /** Its tensors, or the file's bytes. */
   readonly optimizer: Iterable<NamedTensor> | Uint8Array;
+  /** Of the weights, where the run keeps one. */
+  readonly average?: readonly NamedTensor[];
 }
 
 /** Writes `checkpoint-STEP` into the run's folder, whole or not at all, then removes the oldest beyond `keep`.
@@ -61,7 +65,7 @@ export interface CheckpointParts {
  *  @throws {CheckpointError} when the disk is full or the folder cannot be written; earlier checkpoints are untouched */
 export async function saveCheckpoint(
   runFolder: string,
-  { state, writeWeights, optimizer }: CheckpointParts,
+  { state, writeWeights, optimizer, average }: CheckpointParts,
   { keep = Infinity }: { keep?: number } = {},
 ): Promise<Checkpoint> {
   refuseKeep(runFolder, keep);
@@ -74,9 +78,13 @@ export async function saveCheckpoint(
       if (optimizer instanceof Uint8Array)
         await withFile(optimizerPath, (handle) => writeAll(handle, optimizer));
       else await writeSafetensors(optimizerPath, optimizer);
+      if (average) await writeSafetensors(join(beside, averageFile), average);
       await withFile(join(beside, stateFile), (handle) => writeJson(handle, { version: 1, ...state }));
     },
-    { isStale: (name) => isWeightFile(name) || adapterFilesOfPeft.includes(name), last: stateFile },
+    {
+      isStale: (name) => isWeightFile(name) || name === averageFile || adapterFilesOfPeft.includes(name),
+      last: stateFile,
+    },
   );
   await pruneCheckpoints(runFolder, { newest: state.step, keep });
   return { step: state.step, folder };
@@ -132,6 +140,12 @@ export function latestCheckpoint(runFolder: string): Checkpoint | undefined {
  *  @throws {CheckpointError | ConfigError} when a file is missing or malformed */
 export function loadCheckpoint(folder: string): { state: TrainingState; optimizer: SafetensorsFile } {
   return { state: readState(folder), optimizer: new SafetensorsFile(join(folder, optimizerFile)) };
+}
+
+/** Opens the tensors of a checkpoint's average of weights; the caller closes them. Undefined where it has none. */
+export function openAverage(folder: string): SafetensorsFile | undefined {
+  const path = join(folder, averageFile);
+  return fs.existsSync(path) ? new SafetensorsFile(path) : undefined;
 }
 
 /** Reads a checkpoint's state. @throws {CheckpointError | ConfigError} when the file is missing or malformed */

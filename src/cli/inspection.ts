@@ -118,6 +118,8 @@ function memory({ memory: m }: Inspection): string {
     `LoRA: ${grouped(m.lora.adapterParameters)} adapter parameters in float32; full: ${grouped(m.full.trainedParameters)} learn` +
       (freeze.length > 0 ? `, ${freeze.join(', ')} frozen` : ''),
     `QLoRA: ${m.qlora.map((need) => `${qloraName(need).slice(7)} ${need.share.toFixed(3)}x`).join(', ')} of ${dtype}'s bytes for what is quantised`,
+    `with checkpointing the activations of LoRA are ${size(m.lora.activationsCheckpointed)}, of full fine-tuning ${size(m.full.activationsCheckpointed)}`,
+    `an average of the weights (ema) adds ${size(m.lora.average)} to LoRA, ${size(m.full.average)} to full fine-tuning`,
     `PLE off: per-layer embeddings (${size(m.perLayerEmbeddings)}) frozen and off the device`,
     `K/V cache: shared layers once and sliding windows make it ${saved.toFixed(1)}x smaller than a plain one`,
   ].join('\n');

@@ -1,6 +1,7 @@
 export { adafactor, type AdafactorOptions } from './adafactor.js';
 export { adamw, type AdamWOptions, type AdamWPart } from './adamw.js';
 export { adamw8bit, dynamicMap, type AdamW8BitOptions } from './adamw8bit.js';
+export { EMA_OPTIONS, WeightAverage, emaDecay, type EmaOptions } from './average.js';
 export { CLIP, Clipping, type ClipOptions, type Measured } from './clip.js';
 export { clipGradNorm, gradNorm, gradNorms, squareSums } from './grad-norm.js';
 export type { Parameters, TensorGroup } from './groups.js';

@@ -10,7 +10,7 @@ export interface BackwardUpdateOptions {
   /** What asks for one norm over all would clip each layer by itself: the caller refuses it. */
   readonly clipping: Clipping;
   /** Used by more than one segment: updated after all. */
-  readonly shared: Tensor | undefined;
+  readonly shared: readonly Tensor[];
 }
 
 /** One backward pass with its updates. Its result is bit for bit that of an update after the pass. */
@@ -18,7 +18,7 @@ export class BackwardUpdate {
   readonly #options: BackwardUpdateOptions;
   /** What the gradient is divided by. */
   readonly #count: number;
-  #held: Tensor | undefined;
+  readonly #held = new Map<Tensor, Tensor>();
   #norms: (number | undefined)[] = [];
   #clipped = false;
 
@@ -52,26 +52,27 @@ export class BackwardUpdate {
 
   /** Frees what is withheld, where the pass did not come to its end. */
   dispose(): void {
-    this.#held?.dispose();
-    this.#held = undefined;
+    for (const gradient of this.#held.values()) gradient.dispose();
+    this.#held.clear();
   }
 
   #withhold(): void {
-    const { shared } = this.#options;
-    const gradient = shared?.grad;
-    if (!shared || !gradient) return;
-    if (this.#held) noGrad(() => this.#held?.add_(gradient));
-    else this.#held = keep(gradient);
-    shared.grad = null;
+    for (const parameter of this.#options.shared) {
+      const gradient = parameter.grad;
+      if (!gradient) continue;
+      const held = this.#held.get(parameter);
+      if (held) noGrad(() => held.add_(gradient));
+      else this.#held.set(parameter, keep(gradient));
+      parameter.grad = null;
+    }
   }
 
   #giveBack(): void {
-    const { shared } = this.#options;
-    const held = this.#held;
-    if (!shared || !held) return;
-    const gradient = shared.grad;
-    if (gradient) noGrad(() => held.add_(gradient));
-    shared.grad = held;
+    for (const [parameter, held] of this.#held) {
+      const gradient = parameter.grad;
+      if (gradient) noGrad(() => held.add_(gradient));
+      parameter.grad = held;
+    }
     this.dispose();
   }
 }

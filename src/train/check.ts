@@ -35,6 +35,7 @@ export async function checkPipeline(pipeline: Pipeline, sinks: Sinks): Promise<P
 async function checkModel(pipeline: Pipeline): Promise<Processor> {
   const guest = guestOf(pipeline);
   if (guest) {
+    refuseOurs(pipeline);
     guest.check?.(guestSpec(pipeline));
     return guestProcessor();
   }
@@ -42,7 +43,22 @@ async function checkModel(pipeline: Pipeline): Promise<Processor> {
   checkEmbeddings(pipeline.model);
   checkAdapter(pipeline.model);
   checkQuantise(pipeline);
+  checkBackwardUpdate(pipeline);
   return loadProcessor(pipeline.model.path);
+}
+
+/** Of a step's options, those that are about our own backward pass and weights. */
+const OURS = ['checkpointing', 'offload', 'optimizerInBackward', 'ema'] as const;
+
+function refuseOurs({ model, step }: Pipeline): void {
+  const given = OURS.find((key) => step?.[key] !== undefined && step[key] !== false);
+  if (given === undefined) return;
+  throw new ConfigError({
+    where: `step.${given}`,
+    expected: `none with a ${model.kind} model`,
+    received: JSON.stringify(step?.[given]),
+    remedy: 'leave it out: it is for gemma3n(...)',
+  });
 }
 
 /** Drawn weights have no file that they could stay in. */
@@ -98,6 +114,17 @@ function checkQuantise({ model, step }: Pipeline): void {
     'full fine-tuning',
     'add adapter: lora({ rank: 16, alpha: 32 }), or leave out quantise to fine-tune whole',
   );
+}
+
+/** An adapter's gradients are small, and layers that learn nothing else would be updated one by one for nothing. */
+function checkBackwardUpdate({ model, step }: Pipeline): void {
+  if (!step?.optimizerInBackward || model.adapter === undefined) return;
+  throw new ConfigError({
+    where: 'step.optimizerInBackward',
+    expected: 'full fine-tuning, whose gradients are as large as the model',
+    received: 'an adapter, whose gradients take next to nothing',
+    remedy: 'leave one of the two out',
+  });
 }
 
 function checkModelFolder(path: string): void {

@@ -1,6 +1,11 @@
 // A learner's state to and from a checkpoint folder: weights, optimizer, step and random state in one atomic set.
 
-import { loadCheckpoint, type BestCheckpoints, type TrainingState } from '../checkpoint/index.js';
+import {
+  loadCheckpoint,
+  openAverage,
+  type BestCheckpoints,
+  type TrainingState,
+} from '../checkpoint/index.js';
 import { ConfigError, TrainError } from '../errors.js';
 import type { FlowPosition } from '../flow/index.js';
 import { loadWeights, refillAdapter } from '../models/gemma3n/index.js';
@@ -27,6 +32,8 @@ const POSITION = z.looseObject({
   projectorPending: z.boolean().default(false),
   /** What the optimizer's state is of; checkpoints of before it was noted have none. */
   optimizer: z.strictObject({ kind: z.string(), groups: z.array(z.string()) }).optional(),
+  /** How often the average of the weights was updated, where there is one. */
+  ema: z.strictObject({ updates: count }).optional(),
 });
 
 /** Where a run stood at a checkpoint. */
@@ -51,11 +58,17 @@ export function snapshotOf(
   best?: BestCheckpoints,
 ): Snapshot {
   const { random, step, projectorPending } = learner.state;
+  const { average } = learner;
   return takeSnapshot({
     state: {
       step,
       rng: { cpu: Buffer.from(random).toString('base64') },
-      position: positionOf({ stream, plan }, projectorPending, noteOf(optimizerOf(learner))),
+      position: positionOf(
+        { stream, plan },
+        projectorPending,
+        noteOf(optimizerOf(learner)),
+        average?.updates,
+      ),
       ledger: {},
       ...(learner.origin && { origin: learner.origin }),
       ...(best && { best }),
@@ -64,6 +77,7 @@ export function snapshotOf(
     isAdapter: learner.hasAdapter,
     changing: learner.changing,
     optimizer: optimizerOf(learner).namedState(namesOf(learner)),
+    average: average?.named(),
   });
 }
 
@@ -72,12 +86,14 @@ export function positionOf(
   { stream, plan }: StreamState,
   projectorPending = false,
   optimizer?: OptimizerNote,
+  averageUpdates?: number,
 ): z.core.util.JSONType {
   const position: z.input<typeof POSITION> = {
     stream: (stream as z.input<typeof STREAM> | undefined) ?? null,
     ...(plan && { plan }),
     projectorPending,
     ...(optimizer && { optimizer }),
+    ...(averageUpdates !== undefined && { ema: { updates: averageUpdates } }),
   };
   return position as z.core.util.JSONType;
 }
@@ -86,19 +102,20 @@ export function positionOf(
 export function savedPosition(
   state: TrainingState,
   folder: string,
-): SavedPosition & { readonly projectorPending: boolean; readonly optimizer: OptimizerNote | undefined } {
-  const { stream, plan, projectorPending, optimizer } = decode(
-    POSITION,
-    state.position,
-    `${folder}/state.json: position`,
-  );
-  return { step: state.step, stream: stream ?? undefined, plan, projectorPending, optimizer };
+): SavedPosition & {
+  readonly projectorPending: boolean;
+  readonly optimizer: OptimizerNote | undefined;
+  readonly ema: { readonly updates: number } | undefined;
+} {
+  const { stream, ...rest } = decode(POSITION, state.position, `${folder}/state.json: position`);
+  const { plan, projectorPending, optimizer, ema } = rest;
+  return { step: state.step, stream: stream ?? undefined, plan, projectorPending, optimizer, ema };
 }
 
 /** Bytes of the copy that `snapshotOf` makes once every weight has had a gradient. */
 export function snapshotBytes(learner: Learner): number {
   const weights = [...learner.changing].reduce((sum, { numBytes }) => sum + numBytes, 0);
-  return weights + (learner.optimizer?.stateBytes ?? 0);
+  return weights + (learner.optimizer?.stateBytes ?? 0) + (learner.average?.numBytes ?? 0);
 }
 
 /** Restores what was written of `snapshotOf` into a learner of the same pipeline. */
@@ -106,11 +123,13 @@ export function loadTraining(learner: Learner, folder: string): SavedPosition {
   const optimizer = optimizerOf(learner);
   const { state, optimizer: stored } = loadCheckpoint(folder);
   try {
-    const { projectorPending, optimizer: saved, ...position } = savedPosition(state, folder);
+    const { projectorPending, optimizer: saved, ema, ...position } = savedPosition(state, folder);
     if (saved) refuseOther(saved, noteOf(optimizer), folder);
+    refuseOtherAverage(ema !== undefined, learner.average !== undefined, folder);
     if (learner.hasAdapter) refillAdapter(learner.model, folder);
     else loadWeights(learner.model, folder);
     optimizer.loadState(stored, namesOf(learner));
+    if (ema) loadAverage(learner, folder, ema.updates);
     const random =
       state.rng['cpu'] === undefined ? learner.state.random : Buffer.from(state.rng['cpu'], 'base64');
     learner.restore({ step: state.step, random, projectorPending });
@@ -134,6 +153,34 @@ function refuseOther(saved: OptimizerNote, { kind, groups }: OptimizerNote, fold
     received: now,
     remedy: 'continue with the same, or begin a new run from the weights of that folder',
   });
+}
+
+/** An average that begins in the middle of a run, or ends there, is another than the declared one. */
+function refuseOtherAverage(saved: boolean, declared: boolean, folder: string): void {
+  if (saved === declared) return;
+  throw new ConfigError({
+    where: 'step.ema',
+    expected: saved ? `an average, as ${folder} holds one` : `none, as ${folder} holds none`,
+    received: declared ? 'one' : 'none',
+    remedy: 'continue with the same, or begin a new run from the weights of that folder',
+  });
+}
+
+function loadAverage({ average }: Learner, folder: string, updates: number): void {
+  const stored = openAverage(folder);
+  if (!stored) {
+    throw new TrainError({
+      where: folder,
+      expected: 'ema.safetensors, which its state.json tells of',
+      received: 'none',
+      remedy: 'copy the checkpoint again, whole',
+    });
+  }
+  try {
+    average?.load(stored, updates);
+  } finally {
+    stored.close();
+  }
 }
 
 interface OptimizerNote {

@@ -38,7 +38,7 @@ function inOrder<A>(api: { readonly [K in keyof A]: unknown }, close?: () => voi
 }
 
 /** What a guest answers beside what a device thread does. */
-export type GuestDeviceApi = Omit<DeviceApi, 'generate'> & {
+export type GuestDeviceApi = Omit<DeviceApi, 'generate' | 'writeAverage'> & {
   answer(batch: ArrayBatch): Promise<string[]>;
 };
 

@@ -8,13 +8,15 @@ import type { NotFinite } from './nan-search.js';
 const SHOWN_ROWS = 8;
 
 /** @param what is not finite: 'loss', 'gradient norm'
- *  @param place where it began, as far as is known */
+ *  @param place where it began, as far as is known
+ *  @param isUpdated whether layers were updated before it was met, in the backward pass */
 export function notFinite(
   step: number,
   what: string,
   value: number,
   rows: readonly string[],
   place = '',
+  isUpdated = false,
 ): TrainError {
   const more = rows.length > SHOWN_ROWS ? ` and ${rows.length - SHOWN_ROWS} more` : '';
   return new TrainError({
@@ -22,7 +24,8 @@ export function notFinite(
     expected: 'a finite number',
     received: String(value),
     remedy:
-      'the model was not updated and the last checkpoint is intact; lower the learning rate or look at the rows of ' +
+      `${isUpdated ? 'some layers were updated already; go on from the last checkpoint, which' : 'the model was not updated and the last checkpoint'} ` +
+      'is intact; lower the learning rate or look at the rows of ' +
       `this step: ${rows.slice(0, SHOWN_ROWS).join(', ')}${more}${place && `; ${place}`}`,
   });
 }
@@ -69,5 +72,21 @@ export function nothingLearns(patterns: readonly string[]): ConfigError {
     expected: 'some parameters left to learn',
     received: `all of them frozen by ${patterns.join(', ')}`,
     remedy: 'freeze fewer parts, or leave out step to evaluate only',
+  });
+}
+
+/** @param parts whose layers are to be computed again @param present those of the model */
+export function refuseMissingParts(
+  parts: boolean | readonly string[] | undefined,
+  present: readonly string[],
+): void {
+  if (parts === undefined || typeof parts === 'boolean') return;
+  const missing = parts.filter((part) => !present.includes(part));
+  if (missing.length === 0) return;
+  throw new ConfigError({
+    where: 'step.checkpointing',
+    expected: `parts of this model: ${present.join(', ')}`,
+    received: missing.join(', '),
+    remedy: 'leave them out, or say true for all that there are',
   });
 }

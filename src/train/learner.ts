@@ -16,12 +16,22 @@ import {
   loadConfig,
   fromConfig,
   mappedTables,
+  recomputedPartsOf,
   refuseLearningTables,
   setBase,
-  sharedTable,
+  saveAdapter,
+  savePretrained,
+  sharedParameters,
   whitenProjector,
 } from '../models/gemma3n/index.js';
-import { Clipping, type Measured, type Optimizer, optimizerOf, scheduleFactor } from '../optim/index.js';
+import {
+  Clipping,
+  type Measured,
+  type Optimizer,
+  WeightAverage,
+  optimizerOf,
+  scheduleFactor,
+} from '../optim/index.js';
 import {
   type Tensor,
   manualSeed,
@@ -35,7 +45,7 @@ import { batchShape } from './batch-shape.js';
 import { Dynamics, type StepMeasures, modelWarnings } from './dynamics.js';
 import type { Warning } from './dynamics-warnings.js';
 import { freeze, isFrozen } from './freeze.js';
-import { gradientPlace, notFinite, nothingLearns, placeOf } from './learner-faults.js';
+import { gradientPlace, notFinite, nothingLearns, placeOf, refuseMissingParts } from './learner-faults.js';
 import { findNotFinite } from './nan-search.js';
 import type { ModelOptions, StepOptions } from './options.js';
 import { peakFlops } from './peak.js';
@@ -96,6 +106,7 @@ export class Learner {
   readonly #trainable: readonly [string, Tensor][];
   readonly #optimizer: Optimizer | undefined;
   readonly #clipping: Clipping | undefined;
+  readonly #average: WeightAverage | undefined;
   readonly #dynamics: Dynamics;
   readonly #peakRate: number = 0;
   readonly #flops: FlopCounter;
@@ -136,10 +147,15 @@ export class Learner {
         tables.filter((name) => !isFrozen(name, spec.model.freeze) && spec.model.adapter === undefined),
       );
       if (this.#trainable.length === 0) throw nothingLearns(spec.model.freeze);
-      const { optimizer, clip, clipNorm } = spec.step;
+      const { optimizer, clip, clipNorm, ema, checkpointing } = spec.step;
+      refuseMissingParts(checkpointing, recomputedPartsOf(model));
       this.#optimizer = optimizerOf(optimizer, this.#trainable);
       this.#peakRate = this.#optimizer.lr;
       this.#clipping = new Clipping(this.#trainable, clip ?? { norm: clipNorm ?? Infinity });
+      if (ema) {
+        const { decay, warmup, every } = ema;
+        this.#average = new WeightAverage(this.#trainable, { decay, warmup, every });
+      }
     }
   }
 
@@ -183,6 +199,10 @@ export class Learner {
   }
   get optimizer(): Optimizer | undefined {
     return this.#optimizer;
+  }
+  /** Of what learns, where the step keeps one. */
+  get average(): WeightAverage | undefined {
+    return this.#average;
   }
   /** What training may change: all that learns, and the projector where it is set from images. */
   get changing(): ReadonlySet<Tensor> {
@@ -250,12 +270,23 @@ export class Learner {
   ): Promise<number[][]> {
     this.#model.eval();
     const inputs = toTensors(batch, this.#spec.model.device);
+    const answer = () =>
+      generate(this.#model, inputs, { ...options, doSample: false, ...(signal && { signal }) });
     try {
-      return await generate(this.#model, inputs, { ...options, doSample: false, ...(signal && { signal }) });
+      const average = this.#spec.step?.ema?.evaluate === false ? undefined : this.#average;
+      return await (average ? average.inPlace(answer) : answer());
     } finally {
       for (const tensor of Object.values(inputs)) (tensor as Tensor).dispose();
       this.waitFromNow();
     }
+  }
+
+  /** Writes a folder as `savePretrained` or `saveAdapter` does, of the averages of what learns.
+   *  @throws {CheckpointError} when it cannot be written */
+  async writeAverage(folder: string): Promise<void> {
+    const write = () =>
+      this.hasAdapter ? saveAdapter(this.#model, folder) : savePretrained(this.#model, folder);
+    await this.#average?.inPlace(write);
   }
 
   /** Goes on from a state; weights and optimizer are loaded apart. */
@@ -312,7 +343,7 @@ export class Learner {
     count: number,
   ): Pick<Measured, 'norm' | 'norms' | 'clipped'> & { readonly scale?: undefined } {
     this.#pending = undefined;
-    const shared = sharedTable(this.#model);
+    const shared = sharedParameters(this.#model);
     const update = new BackwardUpdate(
       { optimizer: this.#optimizer!, clipping: this.#clipping!, shared },
       count,
@@ -336,23 +367,32 @@ export class Learner {
     const count = Math.max(1, this.#numLabels);
     const lr = this.#peakRate * scheduleFactor(options.schedule, this.#step, options.maxSteps);
     optimizer.lr = lr;
+    const inBackward = this.#pending !== undefined;
     const measured = this.#pending
       ? this.#updateInBackward(this.#pending, count)
       : this.#clipping!.measure(count);
     const { norm, norms, scale } = measured;
     if (!Number.isFinite(norm)) {
       const names = this.#trainable.flatMap(([name], i) => (Number.isFinite(norms[i] ?? 0) ? [] : [name]));
-      throw notFinite(this.#step + 1, 'gradient norm', norm, rows, gradientPlace(names));
+      throw notFinite(this.#step + 1, 'gradient norm', norm, rows, gradientPlace(names), inBackward);
     }
     this.#dynamics.beforeUpdate(this.#step + 1, measured);
     if (scale !== undefined) optimizer.step({ scale });
     optimizer.zeroGrad();
     this.#step += 1;
+    if (this.#numLabels > 0 && this.#average?.isDue(this.#step)) this.#average.update(this.#masters());
     const skipped = this.#skipped;
     const numLabels = this.#numLabels;
     const loss = this.#lossSum / count;
     const measures = this.#dynamics.afterUpdate();
     return { step: this.#step, loss, numLabels, gradNorm: norm, skipped, lr, ...measures };
+  }
+
+  /** The optimizer's float32 copies of weights of 16 bits, by the weights' names. */
+  #masters(): (name: string) => Tensor | undefined {
+    const names = this.#trainable.map(([name]) => name);
+    const masters = new Map(this.#optimizer?.namedState(names));
+    return (name) => masters.get(`${name}.master`);
   }
 
   /** Runs a part of a step on the clock, unless one before it failed. */

@@ -5,7 +5,7 @@ import { EMBEDDINGS, QUANTISE, RECOMPUTED_PARTS, type BaseModel } from '../model
 import { definePart, part } from '../parts.js';
 import type { AdapterPart } from '../peft/index.js';
 import { z } from '../schema.js';
-import { CLIP, type OptimizerOptions } from '../optim/index.js';
+import { CLIP, EMA_OPTIONS, type OptimizerOptions } from '../optim/index.js';
 import { scheduleFault, type ScheduleOptions } from '../optim/index.js';
 
 /** Not a union, whose fault would name no path within the adapter. */
@@ -59,6 +59,21 @@ export function gemma3n(path: string, options: Omit<z.input<typeof MODEL>, 'path
   return modelPart({ path, ...options });
 }
 
+const EMA = z.strictObject({
+  ...EMA_OPTIONS,
+  /** Whether evaluations ask the averages, and not the weights as they are. */
+  evaluate: z.boolean().default(true),
+  /** Writes a model of the averages into the run's folder as `final` when the run is complete; of an adapter that alone.
+   *  Checkpoints hold the weights as they are, and the averages beside them. */
+  final: z.boolean().default(false),
+});
+
+/** The parts of a model whose layers may be computed again. */
+const PARTS = z
+  .array(z.enum(RECOMPUTED_PARTS))
+  .min(1, 'expected a part or more; leave it out for none')
+  .refine((parts) => new Set(parts).size === parts.length, 'expected each part once');
+
 const STEP = z
   .strictObject({
     optimizer: part('optimizer'),
@@ -73,12 +88,18 @@ const STEP = z
     accumulate: z.int().positive().default(1),
     /** Parts whose layers keep their inputs alone, and are computed again in the backward pass: all with true. The result
      *  is the same, for less memory and more time. */
-    checkpointing: z.union([z.boolean(), z.array(z.enum(RECOMPUTED_PARTS))]).optional(),
+    checkpointing: z.union([z.boolean(), PARTS]).optional(),
     /** Moves what layers keep with `checkpointing` to the host's memory; on a CPU it is there already. */
     offload: z.boolean().optional(),
     /** Updates each layer's parameters within the backward pass and frees their gradients: for full fine-tuning, whose
      *  gradients are as large as the model. Not with what needs all gradients at once. */
     optimizerInBackward: z.boolean().optional(),
+    /** An exponential moving average of what learns, which is part of checkpoints: `{ decay, warmup, every }`. */
+    ema: EMA.optional(),
+  })
+  .refine(({ offload, checkpointing = false }) => !offload || checkpointing !== false, {
+    message: 'expected checkpointing with it: it moves what layers keep for computing again',
+    path: ['offload'],
   })
   .superRefine(({ optimizerInBackward, clipNorm, clip, accumulate }, context) => {
     if (!optimizerInBackward) return;

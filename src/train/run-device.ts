@@ -139,6 +139,11 @@ export class RunDevice implements SinkDevice {
     return this.#writing.begin(this.#stream, typeof options === 'function' ? options : () => options);
   }
 
+  /** Writes a model of the averages of the weights, in place of the weights. @param folder of its own */
+  writeAverage(folder: string): Promise<void> {
+    return this.thread.call('writeAverage', [folder]);
+  }
+
   settleCheckpoints(step: number, options: WriteOptions): Promise<void> {
     return this.#writing.settle(step, options);
   }

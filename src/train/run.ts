@@ -1,5 +1,6 @@
 // A run: checks what can be checked, opens the device thread, starts the sinks, trains, and ends in order.
 
+import { join } from 'node:path';
 import { QuarantineError, TrainError, messageOf } from '../errors.js';
 import { make } from '../parts.js';
 import { describeRetry, onRetry } from '../retry.js';
@@ -18,6 +19,9 @@ import type { RunContext, Sink } from './sink.js';
 import { Sinks } from './sinks.js';
 import { type StreamPlan, differences, refuseOtherPlan, streamPlan } from './stream-plan.js';
 import { Training } from './training.js';
+
+/** In the run's folder: the model that a step's `ema: { final: true }` asks for. */
+const FINAL = 'final';
 
 export interface RunOptions {
   /** Folder for everything that the run writes. */
@@ -98,7 +102,7 @@ export async function runPipeline(declared: Pipeline, options: RunOptions): Prom
       warn: options.warn ?? options.log,
     };
     if (resumed) context.log(`continuing after step ${resumed.step} from ${resumeFrom}`);
-    else tidy(context, sinks);
+    else tidy(context, [...sinks.leftovers(outDir), ...(pipeline.step ? [FINAL] : [])]);
     await sinks.start(context);
     const { warnings = [], ...model } = facts;
     sinks.emit({ event: 'model', ...model });
@@ -119,6 +123,9 @@ export async function runPipeline(declared: Pipeline, options: RunOptions): Prom
       await device.checkpoint().catch(failed);
     }
     await device.idle();
+    if (pipeline.step?.ema?.final && outcome() === 'complete') {
+      await device.writeAverage(join(outDir, FINAL)).catch(failed);
+    }
     end = {
       event: 'end',
       outcome: outcome(),
@@ -161,7 +168,7 @@ async function resume(
 }
 
 /** A new run does not mix its files with an earlier one's. */
-function tidy(context: RunContext, sinks: Sinks): void {
-  const folder = putAside(context.outDir, sinks.leftovers(context.outDir));
+function tidy(context: RunContext, leftovers: readonly string[]): void {
+  const folder = putAside(context.outDir, leftovers);
   if (folder) context.log(`what an earlier run left was moved to ${folder}`);
 }

@@ -47,6 +47,8 @@ export interface Snapshot {
   readonly isAdapter: boolean;
   readonly weights: readonly SentWeight[];
   readonly optimizer: readonly SentWeight[];
+  /** Of the weights, where the run keeps one. */
+  readonly average?: readonly SentWeight[];
   /** Of the copy; 0 where there was no memory for one: then nothing may change until the snapshot is written. */
   readonly bytes: number;
   readonly copyMs: number;
@@ -61,6 +63,8 @@ export interface SnapshotSource {
   /** Parameters that may change from now on. */
   readonly changing: ReadonlySet<Tensor>;
   readonly optimizer: Iterable<readonly [name: string, tensor: Tensor]>;
+  /** Of the weights, where the run keeps one. */
+  readonly average?: Iterable<readonly [name: string, tensor: Tensor]> | undefined;
 }
 
 /** What else is written with a snapshot. */
@@ -82,14 +86,15 @@ export interface WrittenCheckpoint {
 /** Copies what changes; blocks this thread no longer than that takes. On an accelerator, the copy is in the host's memory.
  *  @param freeBytes of the host's memory, which the copy must not exceed */
 export function takeSnapshot(
-  { state, model, isAdapter = false, changing, optimizer }: SnapshotSource,
+  { state, model, isAdapter = false, changing, optimizer, average }: SnapshotSource,
   freeBytes = freemem(),
 ): Snapshot {
   const begun = performance.now();
   const { files, weights, made } = isAdapter ? adapterParts(model) : { ...modelFiles(model), made: [] };
   const states = [...optimizer];
+  const averages = average && [...average];
   const copied = [...weights.map(({ tensor }) => tensor).filter((tensor) => changing.has(tensor))];
-  const needed = sumOf([...copied, ...states.map(([, tensor]) => tensor)]);
+  const needed = sumOf([...copied, ...[...states, ...(averages ?? [])].map(([, tensor]) => tensor)]);
   const isCopied = needed <= freeBytes;
   const sent: SentTensor[] = [];
   const send = (tensor: Tensor, changes: boolean): SentTensor => {
@@ -97,6 +102,11 @@ export function takeSnapshot(
     sent.push(number);
     return number;
   };
+  const sendNamed = ([name, tensor]: readonly [string, Tensor]): SentWeight => ({
+    name,
+    tensor: send(tensor, true),
+    dtype: tensor.dtype,
+  });
   try {
     return {
       state,
@@ -107,14 +117,15 @@ export function takeSnapshot(
         tensor: send(tensor, changing.has(tensor)),
         dtype,
       })),
-      optimizer: states.map(([name, tensor]) => ({ name, tensor: send(tensor, true), dtype: tensor.dtype })),
+      optimizer: states.map(sendNamed),
+      ...(averages && { average: averages.map(sendNamed) }),
       bytes: isCopied ? needed : 0,
       copyMs: performance.now() - begun,
     };
   } catch (error) {
     forgetSent(sent);
     if (!isCopied) throw error;
-    return takeSnapshot({ state, model, isAdapter, changing, optimizer: states }, 0); // there was less memory than was said
+    return takeSnapshot({ state, model, isAdapter, changing, optimizer: states, average: averages }, 0); // there was less memory than was said
   } finally {
     for (const tensor of made) tensor.dispose();
   }
@@ -139,18 +150,20 @@ export async function writeSnapshot(
     const { state, files } = snapshot;
     const weights = snapshot.weights.map(receive);
     const optimizer = snapshot.optimizer.map(receive);
+    const average = snapshot.average?.map(receive);
     const { folder } = await saveCheckpoint(runDir, {
       state,
       writeWeights: async (beside) => {
         // All at once: what others write to the same disk must not find it full of a checkpoint that is given up.
         await refuseFullDisk(
           join(beside, stateFile),
-          sumOf([...weights, ...optimizer].map(({ tensor }) => tensor)),
+          sumOf([...weights, ...optimizer, ...(average ?? [])].map(({ tensor }) => tensor)),
         );
         if (snapshot.isAdapter) await writeAdapter(beside, files, weights);
         else await writeModelFiles(beside, { files, weights });
       },
       optimizer: optimizer.map(({ name, tensor }) => [name, tensor] as const),
+      ...(average && { average: average.map(({ name, tensor }) => [name, tensor] as const) }),
     });
     const fault = await settleOthers(runDir, state.step, options);
     return {
@@ -190,8 +203,8 @@ export async function writeFiles(
 }
 
 /** Frees what of a snapshot nobody has taken. */
-export function forgetSnapshot({ weights, optimizer }: Snapshot): void {
-  forgetSent([...weights, ...optimizer].map(({ tensor }) => tensor));
+export function forgetSnapshot({ weights, optimizer, average = [] }: Snapshot): void {
+  forgetSent([...weights, ...optimizer, ...average].map(({ tensor }) => tensor));
 }
 
 /** Once the checkpoint of a step is complete: best.json, then what is not to stay goes.

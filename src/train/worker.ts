@@ -52,6 +52,9 @@ const api = {
   forget(snapshot: Snapshot): void {
     forgetSnapshot(snapshot);
   },
+  async writeAverage(folder: string): Promise<void> {
+    await opened().writeAverage(folder);
+  },
   load(checkpointDir: string): SavedPosition {
     const position = loadTraining(opened(), checkpointDir);
     opened().waitFromNow();

@@ -12,9 +12,9 @@ import {
   type Gemma3n,
   type Quantisation,
 } from '../../src/models/gemma3n/index.js';
-import { lora } from '../../src/peft/index.js';
 import { KvCache } from '../../src/models/gemma3n/kv-cache.js';
-import { adamw } from '../../src/optim/index.js';
+import { WeightAverage, adamw } from '../../src/optim/index.js';
+import { lora } from '../../src/peft/index.js';
 import { noGrad, randn, scope, setNumThreads, tensor, tensorMemory } from '../../src/tensor/index.js';
 import { settledTensors } from '../live.js';
 
@@ -172,6 +172,38 @@ test('QLoRA takes less than 0.3 of what bfloat16 takes for the published models,
     expect((whole!.weights - adapters) / (2 * parameters.live), name).toBeLessThan(0.3);
   }
 });
+
+test.each([
+  ['float32', 2, 256],
+  ['float32', 4, 64],
+] as const)(
+  'checkpointing takes what is told, in %s at %i x %i tokens, and an average its bytes',
+  async (dtype, batch, length) => {
+    const { lora: told, full } = (await inspectCheckpoint(mid, { batch, length, dtype, rank: 4 })).memory;
+    const model = fromConfig(mid, { seed: 1, dtype });
+    const weights = new WeightAverage(model.namedParameters(), { decay: 0.9 });
+    expect(full.average).toBe(weights.numBytes);
+    weights.dispose();
+    applyAdapter(model, lora({ rank: 4, alpha: 4 }));
+    model.train();
+    const inputs = { inputIds: idsOf(batch, length), labels: idsOf(batch, length) };
+    const most = (run: () => void): number => {
+      const found = measured(() => scope(run)).most;
+      for (const [, parameter] of model.namedParameters()) parameter.grad = null;
+      return found - told.gradients;
+    };
+    const again = () => void model.lossSumBackward(inputs);
+    most(again); // buffers of the first pass
+    within(told.activationsCheckpointed, most(again), 0.2);
+    within(
+      told.activations,
+      most(() => model.lossSum(inputs).loss.backward()),
+      0.25,
+    );
+    expect(told.activationsCheckpointed).toBeLessThan(told.activations / 2);
+    model.dispose();
+  },
+);
 
 test('an image tower takes what is told, also where it learns', async () => {
   const folder = fixture('tiny-gemma3n');

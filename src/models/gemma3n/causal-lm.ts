@@ -68,6 +68,11 @@ export abstract class CausalLm extends Module {
 
   abstract get languageModel(): TextModel;
 
+  /** What brings towers' features, and words of their own, into the text tower's space. */
+  get projectors(): readonly Module[] {
+    return [];
+  }
+
   /** Parameters by Hugging Face's names, each tensor once: the model's, then its adapters'. */
   override *namedParameters(): Iterable<[string, Tensor]> {
     yield* this.ownParameters();

@@ -39,7 +39,8 @@ export type { Gemma3n } from './model.js';
 export { whitenProjector } from './projector.js';
 export {
   RECOMPUTED_PARTS,
-  sharedTable,
+  recomputedPartsOf,
+  sharedParameters,
   type RecomputeOptions,
   type RecomputedLoss,
   type RecomputedPart,

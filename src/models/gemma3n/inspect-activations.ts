@@ -44,6 +44,26 @@ export function kvCacheBytes(
 
 /** What the text tower's forward keeps for its backward pass, all layers together. */
 export function keptForBackward(text: TextConfig, load: Load): number {
+  const { layers, around } = keptElements(text, load);
+  return (layers.reduce((sum, elements) => sum + elements, 0) + around) * dtypeBytes(load.dtype);
+}
+
+/** The most in use with activation checkpointing: each layer's inputs, and either the layer that is just being derived with
+ *  the gradients of its outputs, or what passes before the first is. @param passing bytes of loss and towers */
+export function mostForRecomputing(text: TextConfig, load: Load, passing: number): number {
+  const { hiddenSize: H, altupNumInputs: N, hiddenSizePerLayerInput: P, numHiddenLayers, kvSources } = text;
+  const tokens = load.batch * load.length;
+  const K = text.numKeyValueHeads * text.headDim;
+  const { layers } = keptElements(text, load);
+  const shared = new Set(kvSources.filter((source, layer) => source !== layer)).size;
+  const inputs = tokens * (numHiddenLayers * N * H + H + 2 * numHiddenLayers * P + 2 * shared * K);
+  const gradients = tokens * (2 * N + 2) * H;
+  const bytes = dtypeBytes(load.dtype);
+  return inputs * bytes + Math.max((Math.max(...layers) + gradients) * bytes, passing);
+}
+
+/** Elements that each layer's forward keeps, and what stands around the layers. */
+function keptElements(text: TextConfig, load: Load): { readonly layers: number[]; readonly around: number } {
   const {
     hiddenSize: H,
     altupNumInputs: N,
@@ -53,19 +73,17 @@ export function keptForBackward(text: TextConfig, load: Load): number {
   } = text;
   const [Q, K] = [text.numAttentionHeads * text.headDim, text.numKeyValueHeads * text.headDim];
   const tokens = load.batch * load.length;
-  let elements = 0;
-  for (let layer = 0; layer < numHiddenLayers; layer++) {
+  const layers = text.layerTypes.map((_, layer) => {
     const I = text.intermediateSize[layer] ?? 0;
     const isSparse = (text.activationSparsityPattern[layer] ?? 0) > 0;
     // copies; inputs of ten norms and routers, of projections; the correction's own
-    elements += tokens * ((N + 15) * H + R + 2 * P + 4 * N + N ** 2);
+    let elements = tokens * ((N + 15) * H + R + 2 * P + 4 * N + N ** 2);
     elements += tokens * (isSparse ? 4 : 3) * I;
     elements += tokens * (2 * Q + (sharesKv(text, layer) ? 0 : 2 * K));
-    elements += attention(text, layer, load).kept;
-  }
+    return elements + attention(text, layer, load).kept;
+  });
   // embeddings, their projections to copies and back; per-layer inputs before and after their norm
-  elements += tokens * (6 * N * H + 3 * numHiddenLayers * P);
-  return elements * dtypeBytes(load.dtype);
+  return { layers, around: tokens * (6 * N * H + 3 * numHiddenLayers * P) };
 }
 
 /** The most that reading a prompt has in use: one layer over a piece of it, with what it is given. */

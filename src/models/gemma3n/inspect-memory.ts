@@ -8,6 +8,7 @@ import {
   dtypeBytes,
   headGradient,
   keptForBackward,
+  mostForRecomputing,
   kvCacheBytes,
   visionBytes,
   workOfForward,
@@ -52,10 +53,10 @@ export interface MemoryNeed {
 export interface MemoryFacts {
   readonly options: MemoryOptions;
   readonly inference: MemoryNeed;
-  readonly lora: MemoryNeed & { readonly adapterParameters: number };
+  readonly lora: FineTuningNeed & { readonly adapterParameters: number };
   /** LoRA over quantised weights: NF4, NF4 with embeddings and towers, int8. */
   readonly qlora: readonly QloraNeed[];
-  readonly full: MemoryNeed & { readonly trainedParameters: number };
+  readonly full: FineTuningNeed & { readonly trainedParameters: number };
   /** Of all layers' keys and values at this batch: without sharing and windows, and what those save. */
   readonly kvCache: { readonly bytes: number; readonly plainBytes: number };
   /** What leaves the device with the per-layer embeddings; with the input embedding too, where the head is another. */
@@ -77,6 +78,14 @@ const QUANTISATIONS: readonly Quantisation[] = [
 ];
 /** Numbers of a quantised weight at a time: quantised.cc. */
 const STRETCH = 2 ** 22;
+
+/** What fine-tuning may do without, or add. Bytes. */
+export interface FineTuningNeed extends MemoryNeed {
+  /** `activations` where all layers are computed again in the backward pass. */
+  readonly activationsCheckpointed: number;
+  /** What an exponential moving average of all that learns adds to the peak. */
+  readonly average: number;
+}
 
 /** Adapters and all of AdamW's state are float32. */
 const FLOAT_BYTES = 4;
@@ -137,6 +146,8 @@ function lora(config: Gemma3nConfig, counts: ParameterCounts, options: MemoryOpt
     gradients,
     optimizer,
     activations,
+    activationsCheckpointed: mostForRecomputing(text, options, passing),
+    average: adapterParameters * FLOAT_BYTES,
     kvCache: 0,
     peak,
     peakEmbeddingsOff: off,
@@ -206,8 +217,17 @@ function full(config: Gemma3nConfig, counts: ParameterCounts, options: MemoryOpt
   const table = counts.parts.perLayerEmbeddings;
   const trainedOff = trained - (learns('perLayerEmbeddings') ? table : 0);
   const need = peakOf(trained, counts.live * bytes);
+  // What towers keep where they learn is told as without it.
+  const head = learns(text.tieWordEmbeddings ? 'tokenEmbeddings' : 'outputHead');
+  const [vision, audio] = [visionBytes(config, options), audioBytes(config, options)];
+  const passing = Math.max(workOfLoss(text, options, head), vision.work, audio.work);
+  const ofTowers = (learns('vision') ? vision.kept : 0) + (learns('audio') ? audio.kept : 0);
+  const extra = {
+    activationsCheckpointed: mostForRecomputing(text, options, passing) + ofTowers,
+    average: trained * Math.max(bytes, FLOAT_BYTES),
+  };
   const { peak: peakEmbeddingsOff } = peakOf(trainedOff, (counts.live - table) * bytes);
-  return { ...need, peakEmbeddingsOff, trainedParameters: trained };
+  return { ...need, ...extra, peakEmbeddingsOff, trainedParameters: trained };
 }
 
 /** rank x (inputs + outputs) of each projection; sharing layers have no keys and values. */

@@ -109,6 +109,11 @@ export class Gemma3nMultimodal extends CausalLm {
     return this.model.languageModel;
   }
 
+  override get projectors(): readonly MultimodalEmbedder[] {
+    const { embedVision, embedAudio } = this.model;
+    return [embedVision, embedAudio].filter((one) => one !== undefined);
+  }
+
   /** Images as the text tower takes them. Where the tower is frozen, nothing of it is kept for a backward pass.
    *  @param pixelValues [images, 3, height, width], any size, as the processor scales them
    *  @returns [images, softTokens, hidden]

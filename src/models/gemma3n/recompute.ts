@@ -3,7 +3,9 @@
 
 import { ModelError } from '../../errors.js';
 import { Tape } from '../../nn/index.js';
-import { Tensor, keep } from '../../tensor/index.js';
+import { Tensor, keep, noGrad, scope } from '../../tensor/index.js';
+import type { CausalLm, LabelledInputs } from './causal-lm.js';
+import type { Gemma3nConfig } from './config.js';
 
 /** Parts of a model whose layers may be computed again. */
 export const RECOMPUTED_PARTS = ['text', 'vision', 'audio'] as const;
@@ -23,25 +25,33 @@ export interface RecomputedLoss {
   readonly numLabels: number;
   /** Adds to the parameters' gradients, from the last layer to the first, and frees what was kept.
    *  @param afterEach called after each layer and what stands before and behind the layers: the gradients of all parameters
-   *    met so far are whole, but those of `sharedTable`; `isLast` when they are too
+   *    met so far are whole, but those of `sharedParameters`; `isLast` when they are too
    *  @throws {ModelError} when nothing learns */
   readonly backward: (afterEach?: (isLast: boolean) => void) => void;
   /** Frees what is kept for a backward pass that will not be. */
   readonly dispose: () => void;
 }
 
-/** The parameter that both the first segment and the last one use: the embedding that is the output head too. */
-export function sharedTable(model: {
-  readonly lmHead: unknown;
-  readonly outputWeight: Tensor;
-}): Tensor | undefined {
-  return model.lmHead ? undefined : model.outputWeight;
+/** Those of the parts that a model has. */
+export function recomputedPartsOf({ config }: { readonly config: Gemma3nConfig }): RecomputedPart[] {
+  const has = { text: true, vision: config.vision !== undefined, audio: config.audio !== undefined };
+  return RECOMPUTED_PARTS.filter((part) => has[part]);
+}
+
+/** Parameters that more than one segment uses, by which their gradients come in parts: the embedding that is the output
+ *  head too, and projectors, which embed both features and a tower's own words. */
+export function sharedParameters(model: CausalLm): Tensor[] {
+  const table = model.lmHead ? [] : [model.outputWeight];
+  return [
+    ...table,
+    ...model.projectors.flatMap((one) => Array.from(one.namedParameters(), ([, tensor]) => tensor)),
+  ];
 }
 
 /** @throws {ModelError} when an input asks for a gradient: it would get none */
-export function recomputedLoss<I extends object>(
-  model: { lossSum(inputs: I): { readonly loss: Tensor; readonly numLabels: number } },
-  inputs: I,
+export function recomputedLoss(
+  model: CausalLm,
+  inputs: LabelledInputs,
   { checkpointing = true, offload = false }: RecomputeOptions,
 ): RecomputedLoss {
   for (const [name, input] of Object.entries(inputs) as [string, unknown][]) {
@@ -60,7 +70,12 @@ export function recomputedLoss<I extends object>(
     const backward = (afterEach?: (isLast: boolean) => void): void => {
       try {
         if (!loss.requiresGrad) throw nothingLearns();
-        tape.backward(loss, afterEach);
+        const putBack = setAside(sharedParameters(model));
+        try {
+          tape.backward(loss, afterEach);
+        } finally {
+          putBack();
+        }
       } finally {
         end();
       }
@@ -70,6 +85,27 @@ export function recomputedLoss<I extends object>(
     dispose();
     throw error;
   }
+}
+
+/** Takes gradients of before away: the engine adds a pass's own parts up first, and so must they be here.
+ *  @returns what adds them again */
+function setAside(parameters: readonly Tensor[]): () => void {
+  const before = parameters.flatMap((parameter) => {
+    const { grad } = parameter;
+    if (!grad) return [];
+    parameter.grad = null;
+    return [{ parameter, grad: keep(grad) }];
+  });
+  return () => {
+    for (const { parameter, grad } of before) {
+      scope(() => {
+        const own = parameter.grad;
+        if (own) noGrad(() => grad.add_(own));
+        parameter.grad = grad;
+      });
+      grad.dispose();
+    }
+  };
 }
 
 function asksForGradient(name: string): ModelError {

@@ -106,7 +106,8 @@ export class TextModel extends Module {
       }
       const rest = start === 0 ? inputs : piece(inputs, start, length - start);
       const copies = this.#layersOf(rest, inputs.lastOnly ? 'last' : 'all');
-      return segment('text', { all: copies.all }, ({ all }) => this.norm.forward(this.#gather(all)));
+      // Derived right after it was computed: computing it again would save nothing.
+      return segment('end', { all: copies.all }, ({ all }) => this.norm.forward(this.#gather(all)));
     });
   }
 
