@@ -1,7 +1,7 @@
 export { activation, gated, type ActivationName } from './activation.js';
 export { attend, causalMask, type AttendOptions, type Span } from './attention.js';
 export { Embedding, mappedAs, withDeferredTables, type EmbeddingOptions } from './embedding.js';
-export { Linear, type LinearAdapter } from './linear.js';
+export { Linear, forwardAll, type LinearAdapter } from './linear.js';
 export { QuantisedLinear, WEIGHT_FORMATS, type WeightFormat } from './quantised-linear.js';
 export { crossEntropyMean, lossSum, softcap, type LossSum, type LossSumOptions } from './loss.js';
 export { Module, buffer, parameter } from './module.js';
