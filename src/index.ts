@@ -21,7 +21,6 @@ export {
   type SavedLearner,
 } from './train/guest.js';
 export type { LearnerFacts } from './train/learner.js';
-export type { StepOptions } from './train/options.js';
 export { planPipeline, type PlanOptions } from './train/plan.js';
 export type * from './train/plan-types.js';
 export {

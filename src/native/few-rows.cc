@@ -5,7 +5,8 @@
 // Such a product is bound by reading the weight: each of its numbers is read once, in order, for all rows. libtorch's
 // products of few rows come to half of the memory's speed in float32, and far less in bfloat16 on processors without
 // instructions for it. There, more rows of bfloat16 are multiplied in float32, a stretch of the weight at a time, also in a
-// backward pass: that is eight times as fast as libtorch's product, and closer. Everything else is libtorch's own.
+// backward pass: that is eight times as fast as libtorch's product, and closer. A weight of few outputs or few inputs, as
+// LAuReL's and the routers', has the kernels of low ranks. Everything else is libtorch's own.
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
@@ -21,6 +22,8 @@
 
 #include "composed.h"
 #include "few-rows-kernels.h"
+#include "few-rows.h"
+#include "low-rank.h"
 #include "shares.h"
 
 namespace sluice {
@@ -91,7 +94,29 @@ Tensor inFloat(const Tensor& x, const Tensor& weight, const Bias& bias) {
   return y;
 }
 
+/// Where general products spend most of their time on packing.
+constexpr int64_t kNarrow = 32;
+
+bool isNarrow(const Tensor& x, const Tensor& weight, const Bias& bias) {
+  return isLinear(x, weight, bias) && !has(bias) && weight.is_contiguous() && x.is_cpu() &&
+         (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) && hasFewRowsKernels() &&
+         std::min(weight.size(0), weight.size(1)) <= kNarrow && x.numel() > kMostFewRows * x.size(-1);
+}
+
+bool hasFewOutputs(const Tensor& weight) { return weight.size(0) <= weight.size(1); }
+
+Tensor narrowProduct(const Tensor& x, const Tensor& weight) {
+  const Tensor wide = weight.to(at::kFloat);
+  if (hasFewOutputs(weight)) return lowRankDown(x, wide).to(x.scalar_type());
+  return lowRankUp(x.to(at::kFloat), wide.t().contiguous(), x.scalar_type());
+}
+
 Tensor onCpu(const Tensor& x, const Tensor& weight, const Bias& bias) {
+  if (isNarrow(x, weight, bias)) {
+    auto shape = x.sizes().vec();
+    shape.back() = weight.size(0);
+    return narrowProduct(x.reshape({-1, x.size(-1)}).contiguous(), weight).view(shape);
+  }
   if (!takes(x, weight, bias)) {
     if (!isWide(x, weight, bias)) return at::linear(x, weight, bias);
     auto shape = x.sizes().vec();
@@ -125,18 +150,50 @@ class WideLinear : public torch::autograd::Function<WideLinear> {
     const Tensor grad = grads[0].reshape({-1, columns}), x = given.reshape({-1, size});
     const bool wantsX = context->needs_input_grad(0), wantsWeight = context->needs_input_grad(1);
     Tensor wide, xGrad, weightGrad, biasGrad;
-    if (wantsX) xGrad = at::zeros({x.size(0), size}, x.options().dtype(at::kFloat));
+    if (wantsX) addProduct(xGrad, grad, weight);
     if (wantsWeight) wide = x.to(at::kFloat), weightGrad = at::empty({columns, size}, weight.options());
-    for (int64_t first = 0; first < columns; first += step) {
+    for (int64_t first = 0; wantsWeight && first < columns; first += step) {
       const int64_t count = std::min(step, columns - first);
       const Tensor part = grad.narrow(1, first, count).to(at::kFloat);
-      if (wantsX) xGrad.addmm_(part, weight.narrow(0, first, count).to(at::kFloat));
-      if (wantsWeight) weightGrad.narrow(0, first, count).copy_(at::mm(part.t(), wide));
+      weightGrad.narrow(0, first, count).copy_(at::mm(part.t(), wide));
     }
     // What is no tensor has no edge to ask for.
     const bool wantsBias = context->saved_data["hasBias"].toBool() && context->needs_input_grad(2);
     if (wantsBias) biasGrad = grad.sum({0}, false, at::kFloat).to(grad.scalar_type());
     return {wantsX ? xGrad.to(given.scalar_type()).view(given.sizes()) : xGrad, weightGrad, biasGrad};
+  }
+};
+
+/// Of a weight of few outputs or few inputs.
+class NarrowLinear : public torch::autograd::Function<NarrowLinear> {
+ public:
+  static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& weight) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    context->save_for_backward({x, weight});
+    return onCpu(x, weight, std::nullopt);
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    TORCH_CHECK(!at::GradMode::is_enabled(), "linear: expected to be derived once, received a second derivative");
+    at::AutoDispatchBelowADInplaceOrView below;
+    const auto saved = context->get_saved_variables();
+    const Tensor &given = saved[0], &weight = saved[1];
+    const auto dtype = given.scalar_type();
+    const Tensor grad = grads[0].reshape({-1, weight.size(0)}).contiguous();
+    const Tensor x = given.reshape({-1, weight.size(1)}).contiguous();
+    const bool isDown = hasFewOutputs(weight);
+    Tensor xGrad, weightGrad;
+    if (context->needs_input_grad(0)) {
+      const Tensor wide = weight.to(at::kFloat);
+      xGrad = isDown ? lowRankUp(grad.to(at::kFloat), wide, dtype)
+                     : lowRankDown(grad, wide.t().contiguous()).to(dtype);
+      xGrad = xGrad.view(given.sizes());
+    }
+    if (context->needs_input_grad(1)) {
+      weightGrad = isDown ? lowRankOuter(grad.to(at::kFloat), x) : lowRankOuter(x.to(at::kFloat), grad).t();
+      weightGrad = weightGrad.to(dtype);
+    }
+    return {xGrad, weightGrad};
   }
 };
 
@@ -146,6 +203,7 @@ Tensor withGrad(const Tensor& x, const Tensor& weight, const Bias& bias) {
   const bool learns = at::GradMode::is_enabled() &&
                       (x.requires_grad() || weight.requires_grad() || (has(bias) && bias->requires_grad()));
   if (!learns) return onCpu(x, weight, bias);
+  if (isNarrow(x, weight, bias)) return NarrowLinear::apply(x, weight);
   return isWide(x, weight, bias) ? WideLinear::apply(x, weight, bias) : at::linear(x, weight, bias);
 }
 
@@ -155,4 +213,19 @@ TORCH_LIBRARY_IMPL(sluice, CPU, m) { m.impl("linear", onCpu); }
 TORCH_LIBRARY_IMPL(sluice, AutogradCPU, m) { m.impl("linear", withGrad); }
 
 }  // namespace
+
+void addProduct(Tensor& sum, const Tensor& grad, const Tensor& weight) {
+  if (!isWide(grad, weight.t(), std::nullopt)) {
+    if (sum.defined()) sum.addmm_(grad, weight);
+    else sum = at::mm(grad, weight);
+    return;
+  }
+  const int64_t step = stretchOf(weight);
+  if (!sum.defined()) sum = at::zeros({grad.size(0), weight.size(1)}, grad.options().dtype(at::kFloat));
+  for (int64_t first = 0; first < weight.size(0); first += step) {
+    const int64_t count = std::min(step, weight.size(0) - first);
+    sum.addmm_(grad.narrow(1, first, count).to(at::kFloat), weight.narrow(0, first, count).to(at::kFloat));
+  }
+}
+
 }  // namespace sluice

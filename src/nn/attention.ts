@@ -62,7 +62,15 @@ export function attend(q: Tensor, k: Tensor, v: Tensor, options: AttendOptions =
   const scores = batch * heads * numQueries * Math.min(numKeys, window);
   const isProduct = q.dtype === 'bfloat16' && 2 * scores <= MOST_SCORE_BYTES;
   const size = Math.max(isProduct ? 128 : 64, 32 * Math.ceil(numQueries / MOST_BLOCKS / 32));
-  if (!isProduct && numQueries <= size && (mask || numKeys <= window)) return fused(q, k, v, mask, options);
+  if (!isProduct && numQueries <= size && (mask || numKeys <= window)) {
+    // Without a mask libtorch's kernel takes a query whose scores are all NaN for one that may see nothing: zeros, which
+    // would hide weights that have broken.
+    return scope(() => {
+      const place = { start: numKeys - numQueries, length: numQueries };
+      const sees = mask ?? causalMask(place, { start: 0, length: numKeys }, window, q.device);
+      return fused(q, k, v, sees, options);
+    });
+  }
 
   return scope(() => {
     const outputs: Tensor[] = [];

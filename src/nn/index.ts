@@ -2,7 +2,7 @@ export { activation, gated, type ActivationName } from './activation.js';
 export { attend, causalMask, type AttendOptions, type Span } from './attention.js';
 export { placeOfNew, withDeferred, type Deferral } from './deferred.js';
 export { Embedding, mappedAs, type EmbeddingOptions } from './embedding.js';
-export { Linear, type LinearAdapter } from './linear.js';
+export { Linear, forwardAll, type LinearAdapter } from './linear.js';
 export {
   BLOCK_SIZES,
   QuantisedWeight,

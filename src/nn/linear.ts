@@ -9,6 +9,15 @@ import { type QuantisedWeight, refuseLearning } from './quantised-weight.js';
 export interface LinearAdapter {
   /** @param x [..., inFeatures] @returns [..., outFeatures] */
   forward(x: Tensor, linear: Linear): Tensor;
+  /** Several linears of one input, of which this is the first one's adapter; undefined where it is no better than one by
+   *  one. @returns [..., outFeatures] of each */
+  together?(x: Tensor, linears: readonly Linear[]): Tensor[] | undefined;
+}
+
+/** What several linears make of one input. @param x [..., inFeatures] @returns [..., outFeatures] of each */
+export function forwardAll(x: Tensor, linears: readonly Linear[]): Tensor[] {
+  const together = linears[0]?.adapter?.together?.(x, linears);
+  return together ?? linears.map((linear) => linear.forward(x));
 }
 
 /** Weights start uninitialised, with the dtype and device of `withDefaults`: a checkpoint or an initialiser fills them. */

@@ -312,6 +312,18 @@ class Active implements LinearAdapter {
         : this.layers.reduce((result, layer) => layer.forward(x, result, linear), linear.product(x)),
     );
   }
+
+  /** Where each has one adapter that can be computed with its module. */
+  together(x: Tensor, linears: readonly Linear[]): Tensor[] | undefined {
+    const pairs: [LoraLayer, Linear][] = [];
+    for (const linear of linears) {
+      const { adapter } = linear;
+      const [layer, ...others] = adapter instanceof Active ? adapter.layers : [];
+      if (!layer || others.length > 0 || !linear.isDense || !layer.isAtOnce(x, linear)) return undefined;
+      pairs.push([layer, linear]);
+    }
+    return LoraLayer.allWithBase(x, pairs);
+  }
 }
 
 function putInto(module: Module, field: string, tensor: Tensor): void {

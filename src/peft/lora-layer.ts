@@ -20,7 +20,7 @@ import {
 } from '../tensor/index.js';
 import { scalingOf } from './config.js';
 
-const loraOp = op('sluice::lora');
+const loraGroup = op<Tensor[]>('sluice::lora_group');
 const dropoutOp = op('aten::dropout');
 const uniform_ = op('aten::uniform_');
 const normal_ = op('aten::normal_');
@@ -131,19 +131,38 @@ export class LoraLayer {
   /** Whether `withBase` may stand for the module's own product and this adapter. */
   isAtOnce(x: Tensor, linear: Linear): boolean {
     const isSteady = this.options.dropout === 0 || !linear.training;
-    const isKnown = linear.isDense || linear.quantised !== undefined;
-    return isSteady && isKnown && (x.dtype === 'float32' || hasFastBfloat16());
+    if (linear.quantised) return isSteady && (x.dtype === 'float32' || hasFastBfloat16());
+    return isSteady && linear.isDense && (x.dtype === 'float32' || x.dtype === 'bfloat16');
   }
 
   /** The module's own product and this adapter, without passes between. */
   withBase(x: Tensor, linear: Linear): Tensor {
-    const { a, b } = this.matrices();
-    const gain = this.magnitude
-      ? this.gain(isGradEnabled() && (this.a.requiresGrad || this.b.requiresGrad))
-      : undefined;
     const { quantised, bias } = linear;
-    if (quantised) return quantised.lora(x, bias, { a, b, scale: this.scaling, gain });
-    return loraOp(x, linear.weight, bias, a, b, this.scaling, gain);
+    if (!quantised) return LoraLayer.allWithBase(x, [[this, linear]])[0]!;
+    return scope(() =>
+      quantised.lora(x, bias, { ...this.matrices(), scale: this.scaling, gain: this.#gainNow() }),
+    );
+  }
+
+  /** The same of several modules and their adapters: what they need of the one input is computed together. */
+  static allWithBase(x: Tensor, pairs: readonly (readonly [LoraLayer, Linear])[]): Tensor[] {
+    return scope(() => {
+      const parts = pairs.map(([layer]) => layer.matrices());
+      return loraGroup(
+        x,
+        pairs.map(([, { weight }]) => weight),
+        pairs.map(([, { bias }]) => bias),
+        parts.map(({ a }) => a),
+        parts.map(({ b }) => b),
+        pairs.map(([layer]) => layer.scaling),
+        pairs.map(([layer]) => layer.#gainNow()),
+      );
+    });
+  }
+
+  #gainNow(): Tensor | undefined {
+    if (!this.magnitude) return undefined;
+    return this.gain(isGradEnabled() && (this.a.requiresGrad || this.b.requiresGrad));
   }
 
   /** @param x [..., inFeatures] @param result of the module so far @returns the result with this adapter */

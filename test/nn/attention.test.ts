@@ -117,3 +117,25 @@ describe.each(cases)(
     );
   },
 );
+
+describe.each(['float32', 'bfloat16'] as const)('what is not finite, in %s', (dtype) => {
+  it.each([
+    [6, undefined],
+    [64, undefined],
+    [64, 4],
+    [150, undefined],
+  ])('shows in what %i queries see, within a window of %s', (length, window) => {
+    manualSeed(2);
+    const sizes = (heads: number) => [1, heads, length, DIM];
+    const queries = randn(sizes(HEADS)).to(dtype);
+    queries.narrow(2, 3, 1).fill_(NaN);
+    const [keys, values] = [randn(sizes(KV_HEADS)).to(dtype), randn(sizes(KV_HEADS)).to(dtype)];
+    const span = { start: 0, length };
+    const mask = window === undefined ? undefined : causalMask(span, span, window, 'cpu');
+    const attended = attend(queries, keys, values, { window: window ?? Infinity, ...(mask && { mask }) });
+    const isBroken = Array.from({ length }, (_, i) =>
+      Number.isNaN(attended.narrow(2, i, 1).to('float32').sum().item()),
+    );
+    expect(isBroken).toEqual(Array.from({ length }, (_, i) => i === 3));
+  });
+});

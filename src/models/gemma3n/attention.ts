@@ -3,7 +3,7 @@
 //
 // Shapes: B batch, T new tokens, S keys, N heads, K key/value heads, D head size.
 
-import { Linear, Module, RmsNorm, attend, attendPacked } from '../../nn/index.js';
+import { Linear, Module, RmsNorm, attend, attendPacked, forwardAll } from '../../nn/index.js';
 import type { Tensor } from '../../tensor/index.js';
 import { type TextConfig, sharesKv } from './config.js';
 import type { KeysValues, KvCache } from './kv-cache.js';
@@ -18,6 +18,17 @@ export interface AttentionContext {
   readonly sight: Sight;
   /** The layer's own, or its source's. */
   readonly keysValues: KeysValues;
+  /** The queries' projection, where it is there already. */
+  readonly query?: Tensor | undefined;
+}
+
+/** Of the same tokens. */
+export interface Projections {
+  /** [B, T, N D] */
+  readonly query: Tensor;
+  /** [B, T, K D] */
+  readonly key: Tensor;
+  readonly value: Tensor;
 }
 
 export class Attention extends Module {
@@ -50,11 +61,11 @@ export class Attention extends Module {
   }
 
   /** Queries of the last tokens against all keys. @param x [B, T, hidden] @returns [B, T, hidden] */
-  forward(x: Tensor, { rotation, sight, keysValues }: AttentionContext): Tensor {
+  forward(x: Tensor, { rotation, sight, keysValues, query }: AttentionContext): Tensor {
     const [batch = 1, length = 1] = x.shape;
     const { numAttentionHeads, attentionDropout } = this.config;
 
-    const q_BNTD = normRotate(this.qProj.forward(x), this.qNorm, rotation, numAttentionHeads);
+    const q_BNTD = normRotate(query ?? this.qProj.forward(x), this.qNorm, rotation, numAttentionHeads);
 
     const { keys, values } = keysValues;
     const { mask, runs } = sight;
@@ -66,16 +77,29 @@ export class Attention extends Module {
     return this.oProj.forward(attended_BTND.reshape([batch, length, -1]));
   }
 
-  /** What this layer's queries and those of its sharing layers may see: these tokens, and those in the cache.
+  /** All projections of tokens that are queries and keys both, in one go; undefined in a sharing layer.
    *  @param x [B, T, hidden] */
-  keysValues(x: Tensor, rotation: Rotation, cache: KvCache | undefined): KeysValues {
+  project(x: Tensor): Projections | undefined {
+    if (!this.kProj || !this.vProj) return undefined;
+    const [query = x, key = x, value = x] = forwardAll(x, [this.qProj, this.kProj, this.vProj]);
+    return { query, key, value };
+  }
+
+  /** What this layer's queries and those of its sharing layers may see: these tokens, and those in the cache.
+   *  @param x [B, T, hidden] @param projected of x, where it is there already */
+  keysValues(
+    x: Tensor,
+    rotation: Rotation,
+    cache: KvCache | undefined,
+    projected?: Pick<Projections, 'key' | 'value'>,
+  ): KeysValues {
     if (!this.kProj || !this.vProj || !this.kNorm || !this.vNorm) {
       throw new Error(`layer ${this.layer} shares keys and values, but none were given`);
     }
     const heads = this.config.numKeyValueHeads;
     const fresh = {
-      keys: normRotate(this.kProj.forward(x), this.kNorm, rotation, heads),
-      values: normRotate(this.vProj.forward(x), this.vNorm, undefined, heads),
+      keys: normRotate(projected?.key ?? this.kProj.forward(x), this.kNorm, rotation, heads),
+      values: normRotate(projected?.value ?? this.vProj.forward(x), this.vNorm, undefined, heads),
     };
     return cache ? cache.append(this.layer, fresh) : fresh;
   }

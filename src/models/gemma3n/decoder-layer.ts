@@ -69,14 +69,20 @@ export class DecoderLayer extends Module {
   ): { copies: Copies; keysValues: KeysValues } {
     const all = this.altup.predict(copies);
     const allNormed = this.inputLayernorm.forward(all.active);
-    const keysValues = shared ?? this.selfAttn.keysValues(allNormed, rotation, cache);
+    const projected = lastOnly || shared ? undefined : this.selfAttn.project(allNormed);
+    const keysValues = shared ?? this.selfAttn.keysValues(allNormed, rotation, cache, projected);
 
     const predictions = lastOnly ? lastCopies(all) : all;
     const normed = lastOnly ? lastToken(allNormed) : allNormed;
     const { active } = predictions;
     const laurel = this.laurel.forward(normed);
     const queryRotation = lastOnly ? lastRotation(rotation) : rotation;
-    const output = this.selfAttn.forward(normed, { rotation: queryRotation, sight, keysValues });
+    const output = this.selfAttn.forward(normed, {
+      rotation: queryRotation,
+      sight,
+      keysValues,
+      query: projected?.query,
+    });
     const attended = this.postAttentionLayernorm.addTo(active, output);
     const joined = attended.add(laurel).div(Math.SQRT2);
 

@@ -1,7 +1,7 @@
 // Gated feed-forward. On sparse layers the gate keeps only the units far above the mean: with p the sparsity, those
 // beyond mean + icdf(p) * std, as if they were normally distributed.
 
-import { Linear, Module, gated, roundTo } from '../../nn/index.js';
+import { Linear, Module, forwardAll, gated, roundTo } from '../../nn/index.js';
 import { type Tensor, op, scope, tensor } from '../../tensor/index.js';
 import type { TextConfig } from './config.js';
 
@@ -37,15 +37,18 @@ export class Mlp extends Module {
 
   /** @param x [batch, length, hidden] */
   forward(x: Tensor): Tensor {
-    const { upProj, downProj } = this;
-    const gate = this.gateProj.forward(x);
-    if (this.#cutoff === undefined) return downProj.forward(this.#gated(gate, upProj.forward(x)));
-
-    const open = sparseGate(gate, roundTo(this.#cutoff, gate.dtype));
+    const { gateProj, upProj, downProj } = this;
     if (this.#isFew && upProj.isPlain && downProj.isPlain) {
+      const open = this.#open(gateProj.forward(x));
       return sparseLinear(sparseGeluUp(open, x, upProj.weight), downProj.weight, downProj.bias);
     }
-    return downProj.forward(this.#gated(open, upProj.forward(x)));
+    const [gate = x, up = x] = forwardAll(x, [gateProj, upProj]);
+    return downProj.forward(this.#gated(this.#open(gate), up));
+  }
+
+  /** The gate, cut on sparse layers. */
+  #open(gate: Tensor): Tensor {
+    return this.#cutoff === undefined ? gate : sparseGate(gate, roundTo(this.#cutoff, gate.dtype));
   }
 }
 
