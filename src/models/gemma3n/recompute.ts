@@ -2,9 +2,8 @@
 // their layers.
 
 import { ModelError } from '../../errors.js';
-import { Tape } from '../../nn/index.js';
+import { type Module, Tape } from '../../nn/index.js';
 import { Tensor, keep, noGrad, scope } from '../../tensor/index.js';
-import type { CausalLm, LabelledInputs } from './causal-lm.js';
 import type { Gemma3nConfig } from './config.js';
 
 /** Parts of a model whose layers may be computed again. */
@@ -38,9 +37,16 @@ export function recomputedPartsOf({ config }: { readonly config: Gemma3nConfig }
   return RECOMPUTED_PARTS.filter((part) => has[part]);
 }
 
+/** What of a model more than one segment may use. */
+interface SharingModel {
+  readonly lmHead: unknown;
+  readonly outputWeight: Tensor;
+  readonly projectors: readonly Module[];
+}
+
 /** Parameters that more than one segment uses, by which their gradients come in parts: the embedding that is the output
  *  head too, and projectors, which embed both features and a tower's own words. */
-export function sharedParameters(model: CausalLm): Tensor[] {
+export function sharedParameters(model: SharingModel): Tensor[] {
   const table = model.lmHead ? [] : [model.outputWeight];
   return [
     ...table,
@@ -49,9 +55,9 @@ export function sharedParameters(model: CausalLm): Tensor[] {
 }
 
 /** @throws {ModelError} when an input asks for a gradient: it would get none */
-export function recomputedLoss(
-  model: CausalLm,
-  inputs: LabelledInputs,
+export function recomputedLoss<I extends object>(
+  model: SharingModel & { lossSum(inputs: I): { readonly loss: Tensor; readonly numLabels: number } },
+  inputs: I,
   { checkpointing = true, offload = false }: RecomputeOptions,
 ): RecomputedLoss {
   for (const [name, input] of Object.entries(inputs) as [string, unknown][]) {
