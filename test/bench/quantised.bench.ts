@@ -28,6 +28,7 @@ const THREADS = Number(process.env['BENCH_THREADS'] ?? cpus().length);
 const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 5);
 const FORMATS = ['nf4', 'int8'] as const satisfies readonly WeightFormat[];
 
+const [S, F] = ['sliding_attention', 'full_attention'];
 /** E2B's kind of layer at half its widths; the vocabulary small beside them, as in the whole model. */
 const CONFIG = {
   model_type: 'gemma3n_text',
@@ -36,6 +37,7 @@ const CONFIG = {
   hidden_size: 1024,
   intermediate_size: 4096,
   num_hidden_layers: 6,
+  layer_types: [S, S, F, S, S, F],
   num_attention_heads: 8,
   num_key_value_heads: 2,
   head_dim: 128,
