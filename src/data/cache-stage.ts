@@ -71,7 +71,7 @@ export function cacheStages(options: CacheStagesOptions): AnyStage[] {
       return new Observable((subscriber) => own.close(source, subscriber, reserve));
     },
   };
-  return [opening as AnyStage, ...options.inner, closing as AnyStage];
+  return [opening, ...options.inner, closing];
 }
 
 interface Weights {

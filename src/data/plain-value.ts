@@ -62,7 +62,7 @@ export function plainBytes(value: unknown, where: string): PlainBytes {
     }
     if (kind === Date.prototype) return ['d', node((inner as Date).getTime(), path, depth)];
     if (kind !== Object.prototype && kind !== null) throw notPlain(where, path, nameOf(inner));
-    const fields = Object.entries(inner as object).flatMap(([key, each]) => [
+    const fields = Object.entries(inner).flatMap(([key, each]) => [
       key,
       node(each, path === '' ? key : `${path}.${key}`, depth + 1),
     ]);

@@ -184,7 +184,9 @@ describe('cache', () => {
 
   it('refuses stages that gather samples or look at them', () => {
     const declare = (stage: unknown) => cache([stage] as never, { maxBytes: 1e6, dir });
-    expect(() => made(declare(gather({ size: 2 }, (all: readonly number[]) => all)))).toThrow(/which gathers several/);
+    expect(() => made(declare(gather({ size: 2 }, (all: readonly number[]) => all)))).toThrow(
+      /which gathers several/,
+    );
     expect(() => made(declare(tee({ write: () => undefined })))).toThrow(/would not see/);
     expect(() => made({ ...declare(map(String)), maxBytes: 0 })).toThrow(/maxBytes/);
   });

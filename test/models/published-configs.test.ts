@@ -8,7 +8,10 @@ it.each(['E2B', 'E4B'])('the built-in configuration of %s is the published one',
   const path = fileURLToPath(new URL(`../../fixtures/configs/gemma-3n-${size}.json`, import.meta.url));
   const whole = await inspectCheckpoint(path, { images: 2, clips: 1 });
   for (const name of [`google/gemma-3n-${size}-it`, `google/gemma-3n-${size}`]) {
-    const { checkpoint: _name, ...built } = await inspectCheckpoint(publishedConfig(name)!, { images: 2, clips: 1 });
+    const { checkpoint: _name, ...built } = await inspectCheckpoint(publishedConfig(name)!, {
+      images: 2,
+      clips: 1,
+    });
     expect({ checkpoint: path, ...built }).toEqual(whole);
   }
 });
