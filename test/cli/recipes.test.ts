@@ -16,7 +16,15 @@ import { only } from '../train/run-job.js';
 import { publishedFolder } from './real-folder.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const KINDS = ['image-sft', 'image-lora', 'image-dora', 'audio-lora', 'mixed-lora', 'text-sft'];
+const KINDS = [
+  'image-sft',
+  'image-lora',
+  'image-dora',
+  'image-qlora',
+  'audio-lora',
+  'mixed-lora',
+  'text-sft',
+];
 /** Conversations as trl-lib/Capybara has them. */
 function conversations(): string {
   const path = join(temporaryFolder(), 'messages.parquet');
@@ -104,11 +112,14 @@ describe.each(['E2B', 'E4B'] as const)('recipes for %s', (size) => {
       const file = join(root, 'pipelines', folder, `${kind}.pipeline.ts`);
       const { recipe, memory } = await inspectPipeline(file, [`model=${model}`], {});
       expect(memory.options).toMatchObject({ batch: 1, length: 2048, dtype: 'bfloat16' });
-      expect(recipe!.method).toBe({ sft: 'full', lora: 'lora', dora: 'dora' }[kind.split('-')[1]!]);
+      expect(recipe!.method).toBe(
+        { sft: 'full', lora: 'lora', dora: 'dora', qlora: 'qlora' }[kind.split('-')[1]!],
+      );
       peaks[kind] = recipe!.peak / 1e9;
     }
     expect(peaks['image-sft']).toBeGreaterThan(2 * peaks['image-lora']!);
     expect(peaks['image-dora']).toBeGreaterThan(peaks['image-lora']!);
+    expect(peaks['image-qlora']).toBeLessThan(peaks['image-lora']!);
     expect(peaks['image-lora']).toBeGreaterThan(size === 'E2B' ? 7 : 12);
     expect(peaks['image-lora']).toBeLessThan(size === 'E2B' ? 14 : 22);
   });
