@@ -105,15 +105,17 @@ export async function runPipeline(declared: Pipeline, options: RunOptions): Prom
     else tidy(context, [...sinks.leftovers(outDir), ...(pipeline.step ? [FINAL] : [])]);
     await sinks.start(context);
     const { warnings = [], ...model } = facts;
-    sinks.emit({ event: 'model', ...model });
     const warn = (step: number, told: readonly Warning[]) => {
       for (const warning of told) sinks.emit({ event: 'warning', step, ...warning });
     };
-    warn(resumed?.step ?? 0, warnings);
-
     const training = new Training(pipeline, context, { device: device.thread, sinks, startedAt }, resumed);
     device.follow(() => ({ stream: training.position, plan }));
-    if (pipeline.step) await training.run().catch(failed);
+    const begin = async (): Promise<void> => {
+      sinks.emit({ event: 'model', ...model });
+      warn(resumed?.step ?? 0, warnings);
+      if (pipeline.step) await training.run();
+    };
+    await begin().catch(failed);
     if (pipeline.step && outcome() === 'complete') warn(training.lastStep, await device.finish());
     const trainedAt = performance.now();
     await sinks.end(training.lastStep, outcome(), failed);

@@ -40,7 +40,7 @@ const unreadable = { question: 'what?', answer: 'red', image: new Uint8Array(4) 
 
     const events = eventsIn(stdout);
     expect(events.map(({ event }) => event).sort()).toEqual(
-      ['checkpoint', 'end', 'eval', 'quarantine', 'step', 'step'].sort(),
+      ['checkpoint', 'end', 'eval', 'model', 'quarantine', 'step', 'step', 'warning'].sort(),
     );
     const of = (kind: string) => events.find(({ event }) => event === kind)!;
     const number = expect.any(Number) as number;
@@ -105,7 +105,7 @@ const unreadable = { question: 'what?', answer: 'red', image: new Uint8Array(4) 
       /^step 1\/1000 {2}loss \d+\.\d{4} {2}\d+ tokens\/s {2}wait [\d.]+% {2}.+ left$/m,
     );
     expect(output.stdout).toMatch(
-      /^1 step in \d+s, of which \d+s waiting for data; 4 samples issued = 4 trained \+ 0 dropped \+ 0 quarantined; at most [\d.]+ MB in flight$/m,
+      /^1 step in \d+s, of which \d+s waiting for data; 4 samples issued = 4 trained \+ 0 dropped \+ 0 quarantined; at most [\d.]+ MB in flight; MFU [\d.]+%$/m,
     );
     expect(readdirSync(cwd)).toEqual(['runs']);
   });
@@ -198,6 +198,7 @@ describe('pipe eval', () => {
     expect(stderr).not.toContain('Error');
     expect(code).toBe(0);
     expect(eventsIn(stdout)).toMatchObject([
+      { event: 'model', softcap: 10 },
       { event: 'eval', step: 0, name: 'eval', count: 5, scores: { promptAlone: 2 / 5 } },
       { event: 'end', outcome: 'complete', ledger: { issued: 0, trained: 0, dropped: 0, quarantined: 0 } },
     ]);

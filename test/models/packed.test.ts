@@ -204,7 +204,7 @@ function expectSame(
     expect(got.gradients.size).toBeGreaterThan(50);
     const wrong = [...expected.gradients].flatMap(([name, gradient]) => {
       const difference = scaledDifference(got.gradients.get(name)!, gradient);
-      const most = name.includes('audio_tower') ? (within.audio ?? within.gradient) : within.gradient;
+      const most = name.includes('audio') ? (within.audio ?? within.gradient) : within.gradient;
       return difference < most ? [] : [[name, difference]];
     });
     expect(wrong).toEqual([]);

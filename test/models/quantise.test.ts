@@ -78,7 +78,7 @@ describe.each([
     const model = await fromPretrained(base, { quantise: format, dtype: 'float32' });
     await loadAdapter(model, referencePath(`qlora-${name}`), { trainable: true });
     const { logits, loss } = model.forward(inputs);
-    expect(relativeMax(logits, value('logits'))).toBeLessThan(2e-5);
+    expect(relativeMax(logits, value('logits'))).toBeLessThan(5e-5);
     expect(loss!.item()).toBeCloseTo(value('loss').item(), 5);
     loss!.backward();
     let compared = 0;

@@ -104,7 +104,7 @@ describe('the set-up', () => {
   });
 
   it('after a killed set-up the next one takes over and finishes', async () => {
-    const on = await ready('[ -e "$HOME/fast" ] || [ "$file" = addon.cc ] || exec /bin/sleep 30');
+    const on = await ready(`[ -e "$HOME/fast" ] || [ "$file" = ${sources[0]} ] || exec /bin/sleep 30`);
     const killed = start(setupChild, on.env);
     await expect.poll(() => on.calls().length, { timeout: 50_000 }).toBe(1);
     killed.kill('SIGKILL');

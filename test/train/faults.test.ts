@@ -233,7 +233,7 @@ describe('a sink that fails', () => {
       name: 'frail',
       onError: 'detach',
       onEvent: ({ event }) => {
-        seen.push(event);
+        if (event !== 'model' && event !== 'warning') seen.push(event);
         if (seen.length === 3) throw new RangeError('no room');
       },
       due: () => true,

@@ -180,7 +180,6 @@ describe('a tfjs model in a pipeline', () => {
     ["optimizer.rounding: expected 'nearest'", { optimizer: adamw({ lr: 0.1, rounding: 'stochastic' }) }],
     ['clip: expected { norm }', { clip: { adaptive: 0.1 } }],
     ['checkpointing: expected none', { checkpointing: true }],
-    ['offload: expected none', { offload: true }],
     ['optimizerInBackward: expected none', { optimizerInBackward: true, clipNorm: undefined }],
   ])('refuses before the run what it would not do: step.%s', async (said, step) => {
     await expect(run({ maxSteps: 4, step })).rejects.toThrow(`step.${said}`);

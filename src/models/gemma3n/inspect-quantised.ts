@@ -23,12 +23,24 @@ export interface QuantisedBytes {
 /** Numbers that are nested to one more scale: see `QuantisedWeight`. */
 const NESTED = 256;
 
+/** What was counted before: a search for what fits asks for the same model many times. */
+const counted = new WeakMap<Gemma3nConfig, Map<string, QuantisedBytes>>();
+
 /** @param elementBytes of the model's dtype */
 export function quantisedBytes(
   config: Gemma3nConfig,
   quantisation: Quantisation,
   elementBytes: number,
 ): QuantisedBytes {
+  const known = counted.get(config) ?? new Map<string, QuantisedBytes>();
+  counted.set(config, known);
+  const key = JSON.stringify([quantisation, elementBytes]);
+  const bytes = known.get(key) ?? countBytes(config, quantisation, elementBytes);
+  known.set(key, bytes);
+  return bytes;
+}
+
+function countBytes(config: Gemma3nConfig, quantisation: Quantisation, elementBytes: number): QuantisedBytes {
   return withShapesOnly(config, (model) => {
     const table = model.languageModel.embedTokensPerLayer;
     let all = 0;
