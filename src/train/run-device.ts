@@ -47,7 +47,7 @@ export class RunDevice implements SinkDevice {
     this.#guest = guest && guestThread(guest, guestSpec(pipeline));
     // A guest answers in its own way, and is never asked to generate.
     this.thread =
-      (this.#guest) ??
+      this.#guest ??
       new DeviceThread<DeviceApi>(workerEntry('worker'), specOf(pipeline, options.cacheFolder));
     this.#writing = new CheckpointWriting({
       outDir: options.outDir,

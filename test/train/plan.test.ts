@@ -129,7 +129,11 @@ describe('a plan', () => {
     'has the batches of pipelines/%s.pipeline.ts',
     async (name) => {
       const { default: spec } = (await import(`../../pipelines/${name}.pipeline.ts`)) as { default: object };
-      const decoded = decodePipeline(spec, ['step.maxSteps=3', 'step.schedule.warmup=0', 'sinks=[]', 'poolBytes=6000000'], name);
+      const decoded = decodePipeline(
+        spec,
+        ['step.maxSteps=3', 'step.schedule.warmup=0', 'sinks=[]', 'poolBytes=6000000'],
+        name,
+      );
       const real = await realBatches(decoded, 3);
       const { training } = await planDecoded(decoded, { cache: false, wholeEpoch: false });
       expect(training).toMatchObject({ ...sumsOf(real.batches), steps: 3, endsBy: 'maxSteps' });
