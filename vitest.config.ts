@@ -4,6 +4,8 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     pool: 'forks',
+    // Many tests wait for programs that they start.
+    maxWorkers: 2,
     execArgv: ['--expose-gc'],
     globalSetup: ['test/global-setup.ts'],
     testTimeout: 60_000,
