@@ -56,6 +56,7 @@ describe('pipelines/audio.pipeline.ts, shortened', { timeout: 300_000 }, () => {
   beforeAll(async () => {
     result = await job('audio', [
       `step.maxSteps=${steps}`,
+      'step.schedule.warmup=5',
       'sinks.2.every=25',
       'sinks.2.limit=80',
       'sinks.2.limitOnTheWay=40',
@@ -93,7 +94,7 @@ describe('pipelines/mixed.pipeline.ts, shortened', { timeout: 300_000 }, () => {
   let result: Result;
   beforeAll(async () => {
     const limits = [2, 3, 4].map((sink) => `sinks.${sink}.limit=40`);
-    result = await job('mixed', [`step.maxSteps=${steps}`, ...limits]);
+    result = await job('mixed', [`step.maxSteps=${steps}`, 'step.schedule.warmup=5', ...limits]);
   }, 300_000);
 
   it('trains on pictures, sound and text in one run, and accounts for every sample', () => {
