@@ -2,7 +2,6 @@
 // weights of 4 bits, and with per-layer embeddings in their file.
 
 import type { Gemma3nConfig, TextConfig } from './config.js';
-import { sharesKv } from './config.js';
 import { dtypeBytes, keptForBackward, type Load } from './inspect-activations.js';
 import { memoryFacts, type MemoryOptions } from './inspect-memory.js';
 import type { ParameterCounts } from './inspect-parameters.js';
@@ -17,20 +16,16 @@ export interface RecipeOptions extends MemoryOptions {
   readonly mapped: boolean;
 }
 
-/** NF4 with double quantisation: 4 bits, 8 for each 64 weights, and 32 for each 64 x 256. */
-const NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8;
-
 /** @param counts of the same configuration
  *  @returns bytes on the device at the fullest moment; activations are estimated */
 export function recipePeak(config: Gemma3nConfig, counts: ParameterCounts, options: RecipeOptions): number {
   const { method, mapped } = options;
   const facts = memoryFacts(config, counts, options);
-  const need = method === 'full' ? facts.full : facts.lora;
+  const need = method === 'full' ? facts.full : method === 'qlora' ? facts.qlora[0]! : facts.lora;
   const peak = mapped ? need.peakEmbeddingsOff : need.peak;
   return Math.round(
     peak -
-      (options.checkpointing ? savedByCheckpointing(config.text, options) : 0) -
-      (method === 'qlora' ? projections(config.text) * (dtypeBytes(options.dtype) - NF4_BYTES) : 0) +
+      (options.checkpointing ? savedByCheckpointing(config.text, options) : 0) +
       (method === 'dora' ? combinedWeight(config.text, options) : 0),
   );
 }
@@ -45,15 +40,6 @@ function savedByCheckpointing(text: TextConfig, load: Load): number {
   const shared = 2 * 2 * tokens * text.numKeyValueHeads * text.headDim;
   const left = (inputs + shared) * dtypeBytes(load.dtype) + (1.5 * inLayers) / numHiddenLayers;
   return Math.max(0, inLayers - left);
-}
-
-/** Weights of q, k, v, o, gate, up and down of all layers: what is quantised. */
-function projections(text: TextConfig): number {
-  const { hiddenSize, numAttentionHeads, numKeyValueHeads, headDim } = text;
-  return text.intermediateSize.reduce((sum, width, layer) => {
-    const heads = 2 * numAttentionHeads + (sharesKv(text, layer) ? 0 : 2 * numKeyValueHeads);
-    return sum + hiddenSize * (heads * headDim + 3 * width);
-  }, 0);
 }
 
 /** DoRA makes a weight and its update anew to measure them: the largest one, twice. */
