@@ -12,6 +12,7 @@ import { fromConfig } from '../../src/models/gemma3n/index.js';
 import { Clipping, optimizerOf } from '../../src/optim/index.js';
 import { noGrad, op, scope, setNumThreads, type Tensor } from '../../src/tensor/index.js';
 import { type BenchRow, median, printTable, pythonWith } from './table.js';
+import { MID_CONFIG } from './train-step-jobs.js';
 
 const THREADS = Number(process.env['BENCH_THREADS'] ?? cpus().length);
 const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 9);
@@ -20,19 +21,7 @@ const WARM_UP = 2;
 const CONFIG = {
   model_type: 'gemma3n_text',
   architectures: ['Gemma3nForCausalLM'],
-  vocab_size: 32768,
-  vocab_size_per_layer_input: 32768,
-  hidden_size: 512,
-  intermediate_size: 2048,
-  num_hidden_layers: 10,
-  num_attention_heads: 8,
-  num_key_value_heads: 2,
-  head_dim: 64,
-  sliding_window: 256,
-  hidden_size_per_layer_input: 64,
-  num_kv_shared_layers: 5,
-  laurel_rank: 16,
-  activation_sparsity_pattern: [0.95, 0.95, 0.95, 0, 0, 0, 0, 0, 0, 0],
+  ...MID_CONFIG,
 };
 
 const rows: BenchRow[] = [];

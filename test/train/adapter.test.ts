@@ -10,28 +10,23 @@ import {
   dora,
   evaluation,
   exactMatch,
-  fromConfig,
   fromPretrained,
   gemma3n,
   lora,
   metrics,
   parquet,
-  savePretrained,
 } from '../../src/index.js';
-import { loadConfig } from '../../src/models/gemma3n/index.js';
 import { loadProcessor } from '../../src/data/processor.js';
 import { noGrad, scope, setNumThreads, tensor } from '../../src/tensor/index.js';
-import { type ColourRow, colourRows, modelFolder, temporaryFolder, writeRows } from './job.js';
+import { type ColourRow, colourRows, temporaryFolder, writeRows } from './job.js';
 import { type JobOptions, conversation, only, runJob } from './run-job.js';
+import { savedModel } from './saved-model.js';
 import { map, decodeMedia, encode, batch } from '../../src/index.js';
 
 let base: string;
 beforeAll(async () => {
   setNumThreads(1);
-  base = join(temporaryFolder(), 'base');
-  const model = fromConfig(await loadConfig(modelFolder()), { seed: 3 });
-  await savePretrained(model, base);
-  model.dispose();
+  base = await savedModel();
 });
 
 const withAdapter = (adapter: AdapterPart | string, path = base): Pick<JobOptions, 'change'> => ({

@@ -1,13 +1,13 @@
 // Going on from a checkpoint with each optimizer, and what is refused.
 
 import { beforeAll, describe, expect, it } from 'vitest';
-import type { Batch } from '../../src/data/types.js';
 import type { OptimizerOptions } from '../../src/optim/index.js';
 import { scope, setNumThreads } from '../../src/tensor/index.js';
 import { loadTraining, snapshotOf } from '../../src/train/checkpoint.js';
 import { Learner } from '../../src/train/learner.js';
 import { writeSnapshot } from '../../src/train/snapshot.js';
 import { modelFolder, temporaryFolder } from './job.js';
+import { train } from './learner-spec.js';
 
 beforeAll(() => setNumThreads(1));
 
@@ -27,23 +27,6 @@ function open(optimizer: OptimizerOptions): Promise<Learner> {
     step: { kind: 'sft', optimizer, schedule: { kind: 'constant' }, maxSteps: 10, accumulate: 1 },
     seed: 1,
   });
-}
-
-function train(learner: Learner, steps: number): void {
-  const shape = [1, 6];
-  const ids = Int32Array.of(2, 40, 41, 42, 43, 44);
-  const batch: Batch = {
-    inputIds: { data: ids, shape },
-    attentionMask: { data: new Uint8Array(6).fill(1), shape },
-    labels: { data: ids, shape },
-    numTokens: 6,
-    numLabels: 5,
-    numSamples: 1,
-  };
-  for (let step = 0; step < steps; step++) {
-    learner.accumulate(batch, ['row']);
-    learner.update(['row']);
-  }
 }
 
 function weights(learner: Learner): unknown[] {

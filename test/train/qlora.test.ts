@@ -12,31 +12,27 @@ import {
   dora,
   evaluation,
   exactMatch,
-  fromConfig,
   fromPretrained,
   gemma3n,
   lora,
   parquet,
-  savePretrained,
   sft,
 } from '../../src/index.js';
-import { loadConfig, quantisationOf } from '../../src/models/gemma3n/index.js';
+import { quantisationOf } from '../../src/models/gemma3n/index.js';
 import { setNumThreads } from '../../src/tensor/index.js';
 import { decodePipeline } from '../../src/train/pipeline.js';
 import { runPipeline } from '../../src/train/run.js';
 import image from '../../pipelines/image-lora.pipeline.js';
 import qlora from '../../pipelines/image-qlora.pipeline.js';
-import { type ColourRow, colourRows, modelFolder, temporaryFolder, writeRows } from './job.js';
+import { type ColourRow, colourRows, temporaryFolder, writeRows } from './job.js';
 import { type JobOptions, conversation, only, runJob } from './run-job.js';
+import { savedModel } from './saved-model.js';
 import { batch, decodeMedia, encode, map } from '../../src/index.js';
 
 let base: string;
 beforeAll(async () => {
   setNumThreads(1);
-  base = join(temporaryFolder(), 'base');
-  const model = fromConfig(await loadConfig(modelFolder()), { seed: 3 });
-  await savePretrained(model, base);
-  model.dispose();
+  base = await savedModel();
 });
 
 type ModelPart = Parameters<typeof gemma3n>[1];

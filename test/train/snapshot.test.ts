@@ -3,14 +3,13 @@
 import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
-import type { Batch } from '../../src/data/types.js';
 import { engine, liveTensors, noGrad, setNumThreads } from '../../src/tensor/index.js';
 import { snapshotBytes, snapshotOf } from '../../src/train/checkpoint.js';
 import { Learner } from '../../src/train/learner.js';
 import type { ModelOptions } from '../../src/train/options.js';
 import { forgetSnapshot, takeSnapshot, writeSnapshot } from '../../src/train/snapshot.js';
 import { temporaryFolder } from './job.js';
-import { learnerSpec } from './learner-spec.js';
+import { learnerSpec, train } from './learner-spec.js';
 import { settledTensors } from '../live.js';
 
 beforeAll(() => setNumThreads(1));
@@ -24,23 +23,6 @@ async function open(model: Partial<ModelOptions> = {}): Promise<Learner> {
   const learner = await Learner.open(learnerSpec(model));
   learners.push(learner);
   return learner;
-}
-
-function train(learner: Learner, steps: number): void {
-  const shape = [1, 6];
-  const ids = Int32Array.of(2, 40, 41, 42, 43, 44);
-  const batch: Batch = {
-    inputIds: { data: ids, shape },
-    attentionMask: { data: new Uint8Array(6).fill(1), shape },
-    labels: { data: ids, shape },
-    numTokens: 6,
-    numLabels: 5,
-    numSamples: 1,
-  };
-  for (let step = 0; step < steps; step++) {
-    learner.accumulate(batch, ['row']);
-    learner.update(['row']);
-  }
 }
 
 const filesOf = (folder: string) =>
