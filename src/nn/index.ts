@@ -13,7 +13,16 @@ export {
   type WeightFormat,
   type WeightQuantisation,
 } from './quantised-weight.js';
-export { crossEntropyMean, lossSum, softcap, type LossSum, type LossSumOptions } from './loss.js';
+export {
+  crossEntropyMean,
+  labelledRows,
+  lossSum,
+  lossSumOfRows,
+  softcap,
+  type LabelledRows,
+  type LossSum,
+  type LossSumOptions,
+} from './loss.js';
 export { Module, buffer, parameter } from './module.js';
 export { attendPacked, packedRuns, sequenceLengths, type PackedRuns } from './packed.js';
 export { RmsNorm } from './rms-norm.js';

@@ -59,32 +59,47 @@ export function lossSum(
   labels: Tensor,
   options: LossSumOptions = {},
 ): LossSum {
-  const { rows, targets } = labelledRows(labels, hidden, weight);
-  const [, size = 1] = weight.shape;
-
-  const loss = scope(() => {
-    const rowIndices = tensor(rows, [rows.length], 'int64', hidden.device);
-    const selected = hidden.reshape([-1, size]).indexSelect(0, rowIndices);
-    const wanted = { rows: selected.requiresGrad, weight: weight.view(weight.shape).requiresGrad };
-
-    const sums = noGrad(() => sumChunks(selected, weight, targets, wanted, options));
-    const loss = sums.rowsGrad ? tieOp(sums.loss, selected, sums.rowsGrad) : sums.loss;
-    return sums.weightGrad ? tieOp(loss, weight, sums.weightGrad) : loss;
+  const [size = 1] = hidden.shape.slice(-1);
+  const { rows, targets } = labelledRows(labels, hidden.shape, weight.shape[0] ?? 0);
+  return scope(() => {
+    const places = tensor(rows, [rows.length], 'int64', hidden.device);
+    return lossSumOfRows(hidden.reshape([-1, size]).indexSelect(0, places), weight, targets, options);
   });
-  return { loss, numLabels: rows.length };
 }
 
-/** Rows of [batch * length, ...] that predict a labelled position, and their labels. */
-function labelledRows(
-  labels: Tensor,
-  hidden: Tensor,
+/** `lossSum` of labelled rows alone. @param rows [labels, size] @param targets each row's word */
+export function lossSumOfRows(
+  rows: Tensor,
   weight: Tensor,
-): { rows: BigInt64Array; targets: BigInt64Array } {
+  targets: BigInt64Array,
+  options: LossSumOptions = {},
+): LossSum {
+  const loss = scope(() => {
+    const wanted = { rows: rows.requiresGrad, weight: weight.view(weight.shape).requiresGrad };
+    const sums = noGrad(() => sumChunks(rows, weight, targets, wanted, options));
+    const loss = sums.rowsGrad ? tieOp(sums.loss, rows, sums.rowsGrad) : sums.loss;
+    return sums.weightGrad ? tieOp(loss, weight, sums.weightGrad) : loss;
+  });
+  return { loss, numLabels: targets.length };
+}
+
+/** Which rows predict a labelled position, and what. */
+export interface LabelledRows {
+  /** Of [batch * length, ...], increasing. */
+  readonly rows: BigInt64Array;
+  /** Their words. */
+  readonly targets: BigInt64Array;
+}
+
+/** @param labels int64 [batch, length], unshifted; position t is predicted from t - 1; -100 is ignored
+ *  @param shape [batch, length, ...] of what is to be selected from
+ *  @throws {ModelError} when a label is no word of the vocabulary, or the shapes do not fit */
+export function labelledRows(labels: Tensor, shape: readonly number[], vocabSize: number): LabelledRows {
   const [batch = 0, length = 0] = labels.shape;
-  if (labels.ndim !== 2 || hidden.shape[0] !== batch || hidden.shape[1] !== length) {
+  if (labels.ndim !== 2 || shape[0] !== batch || shape[1] !== length) {
     throw new ModelError({
       where: 'lossSum: labels',
-      expected: `[batch, length] as the hidden states [${hidden.shape.join(', ')}]`,
+      expected: `[batch, length] as the tokens [${shape.join(', ')}]`,
       received: `[${labels.shape.join(', ')}]`,
       remedy: 'give one label a token',
     });
@@ -96,10 +111,10 @@ function labelledRows(
     for (let t = 1; t < length; t++) {
       const label = Number(values[b * length + t]);
       if (label === IGNORED_LABEL) continue;
-      if (label < 0 || label >= (weight.shape[0] ?? 0)) {
+      if (label < 0 || label >= vocabSize) {
         throw new ModelError({
           where: `lossSum: label of row ${b}, position ${t}`,
-          expected: `-100 or a word below ${weight.shape[0]}`,
+          expected: `-100 or a word below ${vocabSize}`,
           received: String(label),
           remedy: "encode with this model's tokenizer, and label media placeholders -100",
         });

@@ -1,4 +1,5 @@
-// A prompt read for its last token alone: the upper layers' other tokens are left out, and nothing changes by it.
+// Some tokens' hidden states alone, the last one's or the labelled ones': what only others need is left out, and nothing
+// changes by it.
 
 import { afterAll, describe, expect, it } from 'vitest';
 import { KvCache } from '../../src/models/gemma3n/kv-cache.js';
@@ -97,6 +98,45 @@ describe.each(names)('the last hidden state alone (%s)', (name) => {
     for (const [i, [parameter]] of parameters.entries()) {
       expect(given[i] === null, parameter).toBe(expected[i] === null);
       if (given[i] && expected[i]) expect(relativeNorm(given[i], expected[i]), parameter).toBeLessThan(1e-4);
+    }
+    model.eval();
+  });
+});
+
+describe.each(names)('the hidden states of some tokens alone (%s)', (name) => {
+  const { model } = textReference(name);
+  const packed = {
+    inputIds: ids(words(1, 13)),
+    positionIds: ids([[...Array(7).keys(), ...Array(6).keys()]]),
+  };
+  const some: [string, ModelInputs, number[]][] = [
+    ['of one sequence', { inputIds: ids(words(1, 13)) }, [0, 3, 4, 12]],
+    ['of two', { inputIds: ids(words(2, 13)) }, [0, 5, 14, 25]],
+    ['of padded ones', leftPadded(13, [0, 5]), [1, 12, 18, 25]],
+    ['of packed ones', packed, [6, 7, 12]],
+    ['of one token', { inputIds: ids(words(1, 5)) }, [2]],
+  ];
+
+  it.each(some)('are those of the whole forward, and so are gradients: %s', (_, inputs, places) => {
+    model.train(name === 'clipped');
+    const rows = ids([places]).view([-1]);
+    const parameters = [...model.namedParameters()].filter(([, parameter]) => parameter.requiresGrad);
+    const of = (hidden: Tensor) => ({
+      hidden,
+      gradients: grad(
+        [model.logits(hidden).square().mean()],
+        parameters.map(([, parameter]) => parameter),
+      ),
+    });
+    const size = model.config.text.hiddenSize;
+    const expected = of(model.hiddenStates(inputs).reshape([-1, size]).indexSelect(0, rows));
+    const given = of(model.hiddenStates(inputs, undefined, { rows }));
+    expect(given.hidden.shape).toEqual([1, places.length, size]);
+    expect(relativeMax(given.hidden.view([-1, size]), expected.hidden)).toBeLessThan(1e-5);
+    for (const [i, [parameter]] of parameters.entries()) {
+      const [mine, theirs] = [given.gradients[i], expected.gradients[i]];
+      expect(mine === null, parameter).toBe(theirs === null);
+      if (mine && theirs) expect(relativeNorm(mine, theirs), parameter).toBeLessThan(1e-4);
     }
     model.eval();
   });

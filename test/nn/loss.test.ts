@@ -141,7 +141,7 @@ describe('lossSum', () => {
       'lossSum: label of row 0, position 2: expected -100 or a word below 40, received 40',
     );
     expect(() => lossSum(hidden, weight, int64([[0, 1]]))).toThrow(
-      'lossSum: labels: expected [batch, length] as the hidden states [1, 3, 8], received [1, 2]',
+      'lossSum: labels: expected [batch, length] as the tokens [1, 3, 8], received [1, 2]',
     );
   });
 });

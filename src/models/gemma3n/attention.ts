@@ -9,6 +9,7 @@ import { type TextConfig, sharesKv } from './config.js';
 import type { KeysValues, KvCache } from './kv-cache.js';
 import type { Sight } from './masks.js';
 import { type Rotation, normRotate } from './rotary.js';
+import { tokensAt } from './some-tokens.js';
 
 /** What a layer's queries meet. */
 export interface AttentionContext {
@@ -20,6 +21,8 @@ export interface AttentionContext {
   readonly keysValues: KeysValues;
   /** The queries' projection, where it is there already. */
   readonly query?: Tensor | undefined;
+  /** int64 [rows], places in [B * T]: the outputs of these alone, [1, rows, hidden]. */
+  readonly rows?: Tensor | undefined;
 }
 
 /** Of the same tokens. */
@@ -61,7 +64,7 @@ export class Attention extends Module {
   }
 
   /** Queries of the last tokens against all keys. @param x [B, T, hidden] @returns [B, T, hidden] */
-  forward(x: Tensor, { rotation, sight, keysValues, query }: AttentionContext): Tensor {
+  forward(x: Tensor, { rotation, sight, keysValues, query, rows }: AttentionContext): Tensor {
     const [batch = 1, length = 1] = x.shape;
     const { numAttentionHeads, attentionDropout } = this.config;
 
@@ -74,7 +77,8 @@ export class Attention extends Module {
       ? attendPacked(q_BNTD, keys, values, runs, options)
       : attend(q_BNTD, keys, values, { ...options, ...(mask && { mask }) });
     const attended_BTND = length === 1 ? attended_BNTD : attended_BNTD.transpose(1, 2);
-    return this.oProj.forward(attended_BTND.reshape([batch, length, -1]));
+    const joined = attended_BTND.reshape([batch, length, -1]);
+    return this.oProj.forward(rows ? tokensAt(joined, rows) : joined);
   }
 
   /** All projections of tokens that are queries and keys both, in one go; undefined in a sharing layer.

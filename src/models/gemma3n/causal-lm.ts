@@ -8,12 +8,13 @@ import {
   Module,
   type QuantisedWeight,
   crossEntropyMean,
-  lossSum,
+  labelledRows,
+  lossSumOfRows,
   segment,
   softcap,
 } from '../../nn/index.js';
 import { adaptersOf, originalOf } from '../../peft/index.js';
-import { type Tensor, linear, scope } from '../../tensor/index.js';
+import { type Tensor, linear, scope, tensor } from '../../tensor/index.js';
 import type { Gemma3nConfig } from './config.js';
 import type { KvCache } from './kv-cache.js';
 import { checkpointName } from './names.js';
@@ -40,6 +41,9 @@ export interface ModelInputs {
   /** [clips, frames], bool or int: true or 1 on real frames; by default all are. */
   readonly inputFeaturesMask?: Tensor | undefined;
 }
+
+/** Up to this share of labelled tokens the last layer computes them alone; above it, selecting them costs what it saves. */
+const FEW_LABELLED = 0.75;
 
 export interface LabelledInputs extends ModelInputs {
   /** [batch, length], unshifted; -100 is ignored. */
@@ -124,14 +128,22 @@ export abstract class CausalLm extends Module {
         remedy: 'encode samples with labels',
       });
     }
-    return scope(() =>
-      segment('loss', { hidden: this.hiddenStates(inputs), labels }, (given) =>
-        lossSum(given.hidden, this.outputWeight, given.labels, {
+    const shape = (inputs.inputIds ?? inputs.inputsEmbeds)?.shape.slice(0, 2) ?? labels.shape;
+    const { rows, targets } = labelledRows(labels, shape, this.outputWeight.shape[0] ?? 0);
+    return scope(() => {
+      const { device } = inputs.inputIds ?? inputs.inputsEmbeds ?? labels;
+      const places = tensor(rows, [rows.length], 'int64', device);
+      const isFew =
+        rows.length > 0 && rows.length <= FEW_LABELLED * shape.reduce((all, size) => all * size, 1);
+      const hidden = this.hiddenStates(inputs, undefined, isFew ? { rows: places } : {});
+      return segment('loss', { hidden, places }, (given) => {
+        const flat = given.hidden.reshape([-1, given.hidden.shape[2] ?? 1]);
+        return lossSumOfRows(isFew ? flat : flat.indexSelect(0, given.places), this.outputWeight, targets, {
           softcap: this.config.text.finalLogitSoftcapping,
           quantised: this.#quantisedHead,
-        }),
-      ),
-    );
+        });
+      });
+    });
   }
 
   /** `lossSum` and its backward pass, with activation checkpointing: the layers of the chosen parts keep their inputs alone
@@ -161,8 +173,13 @@ export abstract class CausalLm extends Module {
   /** The text tower's last hidden states. @param cache of the tokens before these
    *  @param options.lastOnly give those of the last token alone, and compute no more than they need: the same numbers, but
    *  for rounding, as `TextModel.forward` proves
-   *  @returns [batch, length, hidden], or [batch, 1, hidden] with `lastOnly` */
-  hiddenStates(inputs: ModelInputs, cache?: KvCache, options: { readonly lastOnly?: boolean } = {}): Tensor {
+   *  @param options.rows int64 [rows], places in [batch * length]: these tokens' alone, in the same way
+   *  @returns [batch, length, hidden]; [batch, 1, hidden] with `lastOnly`; [1, rows, hidden] with `rows` */
+  hiddenStates(
+    inputs: ModelInputs,
+    cache?: KvCache,
+    options: { readonly lastOnly?: boolean; readonly rows?: Tensor } = {},
+  ): Tensor {
     return scope(() => {
       const { attentionMask, positionIds } = inputs;
       return this.languageModel.forward({

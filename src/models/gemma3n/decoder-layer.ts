@@ -11,6 +11,7 @@ import { Laurel } from './laurel.js';
 import type { Sight } from './masks.js';
 import { Mlp } from './mlp.js';
 import { type Rotation, lastRotation } from './rotary.js';
+import { lastToken, tokensAt } from './some-tokens.js';
 
 /** What a layer needs besides the tokens. */
 export interface LayerContext {
@@ -23,6 +24,8 @@ export interface LayerContext {
   readonly cache: KvCache | undefined;
   /** Keys and values are of all tokens, all else of the last one alone. */
   readonly lastOnly: boolean;
+  /** int64 [rows], places in [batch * length]: attention is of all tokens, all after it of these alone. */
+  readonly rows?: Tensor | undefined;
 }
 
 export class DecoderLayer extends Module {
@@ -61,27 +64,30 @@ export class DecoderLayer extends Module {
   }
 
   /** @param perLayerInput [batch, length or 1 with `lastOnly`, hiddenSizePerLayerInput]
-   *  @returns the copies after this layer, and the keys and values that sharing layers may use */
+   *  @returns the copies after this layer ([1, rows, ...] with `rows`), and the keys and values that sharing layers may
+   *    use */
   forward(
     copies: Copies,
     perLayerInput: Tensor,
-    { rotation, sight, shared, cache, lastOnly }: LayerContext,
+    { rotation, sight, shared, cache, lastOnly, rows }: LayerContext,
   ): { copies: Copies; keysValues: KeysValues } {
     const all = this.altup.predict(copies);
     const allNormed = this.inputLayernorm.forward(all.active);
     const projected = lastOnly || shared ? undefined : this.selfAttn.project(allNormed);
     const keysValues = shared ?? this.selfAttn.keysValues(allNormed, rotation, cache, projected);
 
-    const predictions = lastOnly ? lastCopies(all) : all;
-    const normed = lastOnly ? lastToken(allNormed) : allNormed;
+    const asking = lastOnly ? lastToken(allNormed) : allNormed;
+    const narrow = (x: Tensor): Tensor => (lastOnly ? lastToken(x) : rows ? tokensAt(x, rows) : x);
+    const predictions = { all: narrow(all.all), active: narrow(all.active) };
     const { active } = predictions;
-    const laurel = this.laurel.forward(normed);
+    const laurel = this.laurel.forward(rows ? tokensAt(allNormed, rows) : asking);
     const queryRotation = lastOnly ? lastRotation(rotation) : rotation;
-    const output = this.selfAttn.forward(normed, {
+    const output = this.selfAttn.forward(asking, {
       rotation: queryRotation,
       sight,
       keysValues,
       query: projected?.query,
+      rows,
     });
     const attended = this.postAttentionLayernorm.addTo(active, output);
     const joined = attended.add(laurel).div(Math.SQRT2);
@@ -90,8 +96,9 @@ export class DecoderLayer extends Module {
     const activated = this.postFeedforwardLayernorm.addTo(joined, fed);
     const correction = this.altup.correction(predictions, activated);
 
-    const chosen = this.#gated(this.perLayerInputGate.forward(correction.first), perLayerInput);
-    const addition = this.postPerLayerInputNorm.forward(this.perLayerProjection.forward(chosen));
+    const own = rows ? tokensAt(perLayerInput, rows) : perLayerInput;
+    const opened = this.#gated(this.perLayerInputGate.forward(correction.first), own);
+    const addition = this.postPerLayerInputNorm.forward(this.perLayerProjection.forward(opened));
 
     return { copies: this.altup.correct(predictions, correction, addition), keysValues };
   }
@@ -101,13 +108,4 @@ export class DecoderLayer extends Module {
     const { active } = this.altup.predict(copies);
     return this.selfAttn.keysValues(this.inputLayernorm.forward(active), rotation, cache);
   }
-}
-
-function lastCopies({ all, active }: Copies): Copies {
-  return { all: lastToken(all), active: lastToken(active) };
-}
-
-/** [batch, length, ...] -> [batch, 1, ...] */
-export function lastToken(x: Tensor): Tensor {
-  return x.narrow(1, (x.shape[1] ?? 1) - 1, 1);
 }

@@ -6,10 +6,11 @@ import { Embedding, Linear, Module, RmsNorm, foundIn, roundTo, segment } from '.
 import { type DType, type Tensor, arange, linear, op, scope, stack } from '../../tensor/index.js';
 import type { Copies } from './altup.js';
 import { type LayerType, type TextConfig, sharesKv } from './config.js';
-import { DecoderLayer, lastToken } from './decoder-layer.js';
+import { DecoderLayer } from './decoder-layer.js';
 import type { KeysValues, KvCache } from './kv-cache.js';
 import { attentionMasks } from './masks.js';
 import { type Rotation, type Rotations, lastRotation, rotations } from './rotary.js';
+import { lastToken } from './some-tokens.js';
 
 export interface TextInputs {
   /** [batch, length, hidden] */
@@ -24,6 +25,9 @@ export interface TextInputs {
   readonly cache?: KvCache | undefined;
   /** Give the last token's hidden states alone; see `forward`. */
   readonly lastOnly?: boolean | undefined;
+  /** int64 [rows], places in [batch * length]: give these tokens' hidden states alone, which is exact as `lastOnly` is.
+   *  Without a cache. */
+  readonly rows?: Tensor | undefined;
 }
 
 /** How many tokens of a prompt are read at once into a cache where only the last one's hidden states are asked for: it
@@ -94,7 +98,7 @@ export class TextModel extends Module {
    *  are needed, of later layers nothing, and of earlier layers everything. The same holds for what a cache keeps. What is
    *  computed is computed as in a whole forward, token by token, but for the order in which a product adds.
    *
-   *  @returns [batch, length, hidden], or [batch, 1, hidden] with `lastOnly` */
+   *  @returns [batch, length, hidden]; [batch, 1, hidden] with `lastOnly`; [1, rows, hidden] with `rows` */
   forward(inputs: TextInputs): Tensor {
     return scope(() => {
       const { length } = sizesOf(inputs);
@@ -145,6 +149,7 @@ export class TextModel extends Module {
         rotation: i > narrowFrom ? lastRotation(rotationOfAll) : rotationOfAll,
         sight: (i < narrowFrom ? masks.all[kind] : masks.last[kind]) ?? {},
         shared: sharesKv(config, i) ? sources[config.kvSources[i] ?? 0] : undefined,
+        rows: i === this.layers.length - 1 ? inputs.rows : undefined,
       };
       const result = segment('text', given, ({ copies, perLayerInput, ...context }) =>
         layer.forward(copies, perLayerInput, { ...context, cache, lastOnly: i === narrowFrom }),
