@@ -7,8 +7,6 @@
 
 namespace sluice {
 
-bool hasAdamWKernels() { return hasLanes(); }
-
 SLUICE_INLINE Lanes root(Lanes x) {
 #if defined(__AVX2__)
   return (Lanes)_mm256_sqrt_ps((__m256)x);

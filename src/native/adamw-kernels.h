@@ -6,9 +6,6 @@
 
 namespace sluice {
 
-/// Whether this processor has what the kernels were compiled for.
-bool hasAdamWKernels();
-
 /// One step's numbers for one tensor.
 struct AdamWStep {
   float beta2, rest1, rest2, eps;  ///< rest1 = 1 - beta1, in more digits than a float32 of beta1 leaves

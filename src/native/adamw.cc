@@ -10,6 +10,7 @@
 // costs no pass of its own. Everything that the kernels do not take goes to libtorch's own operators.
 
 #include "adamw-kernels.h"
+#include "builds.h"
 #include "shares.h"
 
 #include <ATen/core/Tensor.h>
@@ -82,7 +83,7 @@ at::Tensor roundedComposed(const at::Tensor& x, int64_t key) {
 }
 
 at::Tensor roundStochasticOf(const at::Tensor& x, int64_t key) {
-  if (!hasAdamWKernels() || !isPlainFloat(x)) return roundedComposed(x, key);
+  if (!hasLanes() || !isPlainFloat(x)) return roundedComposed(x, key);
   at::Tensor y = at::empty(x.sizes(), x.options().dtype(at::kBFloat16));
   const float* from = x.const_data_ptr<float>();
   auto* to = static_cast<uint16_t*>(y.mutable_data_ptr());
@@ -101,7 +102,7 @@ at::Tensor squareSums(at::TensorList xs) {
   std::vector<at::Tensor> taken;
   for (const at::Tensor& x : xs) {
     const at::Tensor plain = x.contiguous();
-    const bool takes = hasAdamWKernels() && isPlain(plain);
+    const bool takes = hasLanes() && isPlain(plain);
     taken.push_back(takes ? plain : at::Tensor());
     sizes.push_back(takes ? plain.numel() : 0);
     parts.emplace_back((sizes.back() + stretch - 1) / stretch);
@@ -136,7 +137,7 @@ struct Call {
   bool hasMaster(size_t i) const { return !masters[i].is_same(weights[i]); }
   bool isStochastic(size_t i) const { return !keys.empty() && isHalf(weights[i]) && !hasMaster(i); }
   bool isPlainAt(size_t i) const {
-    return hasAdamWKernels() && isPlain(weights[i]) && grads[i].is_cpu() && steps[i].is_cpu() &&
+    return hasLanes() && isPlain(weights[i]) && grads[i].is_cpu() && steps[i].is_cpu() &&
            grads[i].scalar_type() == weights[i].scalar_type() &&
            (hasMaster(i) ? isPlainFloat(masters[i]) : !isHalf(weights[i]) || isStochastic(i));
   }

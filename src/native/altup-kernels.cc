@@ -1,5 +1,6 @@
 // cxxflags: -O3 -fno-math-errno -Wno-psabi
 // cxxflags[x64]: -mavx2 -mfma
+// cxxflags[x64, wide]: -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mfma -mprefer-vector-width=512
 
 #include "altup-kernels.h"
 
@@ -128,26 +129,24 @@ void correctBackward(const AltupSizes& s, const T* grad, const T* activeGrad, co
 
 }  // namespace
 
-bool hasAltupKernels() { return hasLanes(); }
-
-template <class T>
+template <class B, class T>
 void altupPredict(const AltupSizes& sizes, const T* copies, const T* mixing, T* predictions, T* active) {
   SLUICE_BY_COPIES(predict, copies, mixing, predictions, active)
 }
 
-template <class T>
+template <class B, class T>
 void altupPredictBackward(const AltupSizes& sizes, const T* grad, const T* activeGrad, const T* copies,
                           const T* mixing, T* copiesGrad, T* mixingGrad) {
   SLUICE_BY_COPIES(predictBackward, grad, activeGrad, copies, mixing, copiesGrad, mixingGrad)
 }
 
-template <class T>
+template <class B, class T>
 void altupCorrect(const AltupSizes& sizes, const T* predictions, const T* innovation, const T* coefs,
                   const T* addition, T* copies, T* active) {
   SLUICE_BY_COPIES(correct, predictions, innovation, coefs, addition, copies, active)
 }
 
-template <class T>
+template <class B, class T>
 void altupCorrectBackward(const AltupSizes& sizes, const T* grad, const T* activeGrad, const T* innovation,
                           const T* coefs, T* predictionsGrad, T* innovationGrad, T* coefsGrad, T* additionGrad) {
   SLUICE_BY_COPIES(correctBackward, grad, activeGrad, innovation, coefs, predictionsGrad, innovationGrad, coefsGrad,
@@ -155,10 +154,10 @@ void altupCorrectBackward(const AltupSizes& sizes, const T* grad, const T* activ
 }
 
 #define SLUICE_ALTUP(T)                                                                                         \
-  template void altupPredict(const AltupSizes&, const T*, const T*, T*, T*);                                    \
-  template void altupPredictBackward(const AltupSizes&, const T*, const T*, const T*, const T*, T*, T*);        \
-  template void altupCorrect(const AltupSizes&, const T*, const T*, const T*, const T*, T*, T*);                \
-  template void altupCorrectBackward(const AltupSizes&, const T*, const T*, const T*, const T*, T*, T*, T*, T*);
+  template void altupPredict<Build>(const AltupSizes&, const T*, const T*, T*, T*);                                    \
+  template void altupPredictBackward<Build>(const AltupSizes&, const T*, const T*, const T*, const T*, T*, T*);        \
+  template void altupCorrect<Build>(const AltupSizes&, const T*, const T*, const T*, const T*, T*, T*);                \
+  template void altupCorrectBackward<Build>(const AltupSizes&, const T*, const T*, const T*, const T*, T*, T*, T*, T*);
 SLUICE_ALTUP(float)
 SLUICE_ALTUP(uint16_t)
 

@@ -18,6 +18,7 @@
 #include <torch/library.h>
 
 #include "altup-kernels.h"
+#include "builds.h"
 #include "shares.h"
 
 namespace sluice {
@@ -36,7 +37,7 @@ AltupSizes sizesOf(const Tensor& copies, int64_t active) {
 bool takes(at::TensorList tensors) {
   const Tensor& first = tensors[0];
   const auto dtype = first.scalar_type();
-  if (!hasAltupKernels() || (dtype != at::kFloat && dtype != at::kBFloat16)) return false;
+  if (!hasLanes() || (dtype != at::kFloat && dtype != at::kBFloat16)) return false;
   if (first.dim() < 2 || first.size(-2) > kMostCopies || first.size(-2) < 1) return false;
   for (const Tensor& tensor : tensors)
     if (tensor.scalar_type() != dtype || !tensor.is_cpu()) return false;
@@ -84,7 +85,7 @@ Pair predictNow(const Tensor& copies, const Tensor& mixing, int64_t activeIdx) {
   byDtype(copies, [&]<class T>(T*) {
     overTokens(sizes, [&](const AltupSizes& s, int64_t t) {
       const int64_t row = t * s.num * s.size;
-      altupPredict<T>(s, from<T>(copies, row), from<T>(mixing, t * s.num * s.num), to<T>(predictions, row),
+      SLUICE_BEST(altupPredict, T)(s, from<T>(copies, row), from<T>(mixing, t * s.num * s.num), to<T>(predictions, row),
                       to<T>(active, t * s.size));
     });
   });
@@ -98,7 +99,7 @@ Pair correctNow(const Tensor& predictions, const Tensor& innovation, const Tenso
   byDtype(predictions, [&]<class T>(T*) {
     overTokens(sizes, [&](const AltupSizes& s, int64_t t) {
       const int64_t row = t * s.num * s.size;
-      altupCorrect<T>(s, from<T>(predictions, row), from<T>(innovation, t * s.size), from<T>(coefs, t * s.num),
+      SLUICE_BEST(altupCorrect, T)(s, from<T>(predictions, row), from<T>(innovation, t * s.size), from<T>(coefs, t * s.num),
                       from<T>(addition, t * s.size), to<T>(copies, row), to<T>(active, t * s.size));
     });
   });
@@ -137,7 +138,7 @@ class Predict : public torch::autograd::Function<Predict> {
     byDtype(copies, [&]<class T>(T*) {
       overTokens(sizesOf(copies, context->saved_data["active"].toInt()), [&](const AltupSizes& s, int64_t t) {
         const int64_t row = t * s.num * s.size, mix = t * s.num * s.num;
-        altupPredictBackward<T>(s, from<T>(grad, row), from<T>(activeGrad, t * s.size), from<T>(copies, row),
+        SLUICE_BEST(altupPredictBackward, T)(s, from<T>(grad, row), from<T>(activeGrad, t * s.size), from<T>(copies, row),
                                 from<T>(mixing, mix), to<T>(copiesGrad, row), to<T>(mixingGrad, mix));
       });
     });
@@ -173,7 +174,7 @@ class Correct : public torch::autograd::Function<Correct> {
       const int64_t activeIdx = context->saved_data["active"].toInt();
       overTokens(sizesOf(predictionsGrad, activeIdx), [&](const AltupSizes& s, int64_t t) {
         const int64_t row = t * s.num * s.size, one = t * s.size, few = t * s.num;
-        altupCorrectBackward<T>(s, from<T>(grad, row), from<T>(activeGrad, one), from<T>(innovation, one),
+        SLUICE_BEST(altupCorrectBackward, T)(s, from<T>(grad, row), from<T>(activeGrad, one), from<T>(innovation, one),
                                 from<T>(coefs, few), to<T>(predictionsGrad, row), to<T>(newsGrad, one),
                                 to<T>(coefsGrad, few), to<T>(moreGrad, one));
       });

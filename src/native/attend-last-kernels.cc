@@ -19,7 +19,7 @@ void score(const AttendLastSizes& n, const float* q, const T* k, float* scores) 
       const Lanes key = load(k + at, count);
       for (int g = 0; g < num; ++g) dots[g] += key * load(q + g * n.size + at, count);
     });
-    for (int g = 0; g < num; ++g) scores[g * n.keys + s] = sumInPairs(dots[g]) * n.scale;
+    for (int g = 0; g < num; ++g) scores[g * n.keys + s] = sum(dots[g]) * n.scale;
   }
 }
 
@@ -79,8 +79,6 @@ void attend(const AttendLastSizes& n, const float* q, const T* k, const T* v, co
 }
 
 }  // namespace
-
-bool hasAttendLastKernels() { return hasLanes(); }
 
 template <class T>
 void attendLast(const AttendLastSizes& sizes, const T* q, const T* k, const T* v, const bool* mask, T* y,

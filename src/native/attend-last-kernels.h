@@ -7,8 +7,6 @@ namespace sluice {
 
 constexpr int64_t kMostGroup = 16;
 
-bool hasAttendLastKernels();
-
 struct AttendLastSizes {
   /// Queries of this key/value head, keys, and numbers of each.
   int64_t group, keys, size;

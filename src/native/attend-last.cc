@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "attend-last-kernels.h"
+#include "builds.h"
 #include "composed.h"
 #include "shares.h"
 
@@ -27,7 +28,7 @@ using Maybe = std::optional<Tensor>;
 
 bool takes(const Tensor& q, const Tensor& k, const Tensor& v, const Maybe& mask) {
   const auto dtype = q.scalar_type();
-  if (!hasAttendLastKernels() || (dtype != at::kFloat && dtype != at::kBFloat16) || !q.is_cpu()) return false;
+  if (!hasLanes() || (dtype != at::kFloat && dtype != at::kBFloat16) || !q.is_cpu()) return false;
   if (q.dim() != 4 || k.dim() != 4 || q.size(2) != 1 || k.sizes() != v.sizes() || k.numel() == 0) return false;
   if (q.size(0) != k.size(0) || q.size(3) != k.size(3) || q.size(1) % k.size(1) != 0) return false;
   for (const Tensor& tensor : {q, k, v}) {

@@ -3,7 +3,9 @@
 // recompiles alone. No node-gyp and no downloaded headers: npm's node-api-headers and node-addon-api hold them.
 //
 // A file may ask for flags of its own in one of its first lines: "// cxxflags: -O3" or, for one processor family,
-// "// cxxflags[x64]: -mavx2 -mfma". The compiler runs in src/native, so "-Ishim" means src/native/shim.
+// "// cxxflags[x64]: -mavx2 -mfma". "// cxxflags[x64, wide]: -mavx512f" asks for a second object of the file, compiled with
+// these flags instead of the family's and with SLUICE_WIDE defined (builds.h). The compiler runs in src/native, so "-Ishim"
+// means src/native/shim.
 
 import { createHash } from 'node:crypto';
 import * as fs from 'node:fs';
@@ -38,6 +40,8 @@ export interface Build {
 
 interface Job {
   readonly source: string;
+  /** A further build of the source, beside its plain one. */
+  readonly variant: string | undefined;
   readonly flags: readonly string[];
   readonly object: string;
 }
@@ -78,23 +82,26 @@ export async function compileAddon(
 ): Promise<string> {
   if (fs.existsSync(build.addon)) return build.addon;
   const objectFolder = makeFolder(join(cacheFolder(env), 'objects'));
-  const jobOf = (source: string): Job => {
-    const flags = compileFlags(build, source);
+  const jobOf = (source: string, variant?: string): Job => {
+    const flags = compileFlags(build, source, variant);
     const key = digest(
       build.compiler.version,
       ...build.compiler.command,
       ...flags,
       textWithIncludes(build, source),
     );
-    return { source, flags, object: join(objectFolder, `${basename(source, '.cc')}-${key}.o`) };
+    const name = [basename(source, '.cc'), variant, key].filter((part) => part !== undefined).join('-');
+    return { source, variant, flags, object: join(objectFolder, `${name}.o`) };
   };
-  const jobs = build.sources.map(jobOf);
+  const jobs = build.sources.flatMap((source) =>
+    [undefined, ...variantsOf(build, source)].map((variant) => jobOf(source, variant)),
+  );
   const missing = jobs.filter(({ object }) => !fs.existsSync(object));
   if (missing.length > 0) log.line(`Compiling the addon with ${build.compiler.version}`);
   let done = 0;
-  await atOnce(missing, async ({ source, flags, object }) => {
+  await atOnce(missing, async ({ source, variant, flags, object }) => {
     await runCompiler(build, [...flags, '-c', source], object, source, env, signal);
-    if (jobOf(source).object !== object) {
+    if (jobOf(source, variant).object !== object) {
       fs.rmSync(object); // made of a later text than its name says
       throw new SourcesChanged(source);
     }
@@ -107,13 +114,32 @@ export async function compileAddon(
   return build.addon;
 }
 
-function compileFlags({ engine, folder }: Build, source: string): string[] {
-  const own = fs
+/** A source's lines of flags for this processor family. */
+function ownFlags(
+  { folder }: Build,
+  source: string,
+): { variant: string | undefined; family: boolean; flags: string[] }[] {
+  return fs
     .readFileSync(join(folder, source), 'utf8')
     .split('\n', 12)
-    .map((line) => /^\/\/ cxxflags(?:\[(\w+)\])?: (.+)$/.exec(line))
-    .filter((match) => match && (match[1] === undefined || match[1] === process.arch))
-    .flatMap((match) => match?.[2]?.trim().split(/\s+/) ?? []);
+    .map((line) => /^\/\/ cxxflags(?:\[(\w+)(?:, (\w+))?\])?: (.+)$/.exec(line))
+    .flatMap((match) => {
+      const [, family, variant, flags = ''] = match ?? [];
+      const isOurs = match && (family === undefined || family === process.arch);
+      return isOurs ? [{ variant, family: family !== undefined, flags: flags.trim().split(/\s+/) }] : [];
+    });
+}
+
+function variantsOf(build: Build, source: string): string[] {
+  return ownFlags(build, source).flatMap(({ variant }) => variant ?? []);
+}
+
+function compileFlags(build: Build, source: string, variant: string | undefined): string[] {
+  const { engine } = build;
+  const own = ownFlags(build, source)
+    .filter((line) => line.variant === variant || (line.variant === undefined && !line.family))
+    .flatMap(({ flags }) => flags);
+  if (variant !== undefined) own.push(`-DSLUICE_${variant.toUpperCase()}`);
   const headers = [
     ...headerFolders().map(({ path }) => path),
     join(engine.root, 'include'),

@@ -7,8 +7,6 @@
 
 namespace sluice {
 
-bool hasFewRowsKernels() { return hasLanes(); }
-
 template <class T>
 void widen(const T* x, float* y, int64_t count) {
   forLanes(count, [&](int64_t at, int64_t n) { store(y + at, load(x + at, n), n); });
@@ -37,7 +35,7 @@ void rowsOf(const float* x, const T* weight, const T* bias, T* y, int64_t size, 
     }
     for (int m = 0; m < num; ++m) {
       for (int step = 1; step < steps; ++step) sums[0][m] += sums[step][m];
-      setNumber(y + m * columns + n, sumInPairs(sums[0][m]) + (bias ? numberAt(bias + n) : 0.0f));
+      setNumber(y + m * columns + n, sum(sums[0][m]) + (bias ? numberAt(bias + n) : 0.0f));
     }
   }
 }

@@ -8,8 +8,6 @@ namespace sluice {
 /// Rows of x that a call may have.
 constexpr int64_t kMostFewRows = 8;
 
-bool hasFewRowsKernels();
-
 /// Numbers as float32.
 template <class T>
 void widen(const T* x, float* y, int64_t count);

@@ -20,6 +20,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "builds.h"
 #include "composed.h"
 #include "few-rows-kernels.h"
 #include "few-rows.h"
@@ -55,7 +56,7 @@ bool isLinear(const Tensor& x, const Tensor& weight, const Bias& bias) {
 
 bool takes(const Tensor& x, const Tensor& weight, const Bias& bias) {
   const auto dtype = x.scalar_type();
-  return (dtype == at::kFloat || dtype == at::kBFloat16) && hasFewRowsKernels() && isLinear(x, weight, bias) &&
+  return (dtype == at::kFloat || dtype == at::kBFloat16) && hasLanes() && isLinear(x, weight, bias) &&
          x.numel() <= kMostFewRows * x.size(-1) && weight.stride(1) == 1;
 }
 
@@ -99,7 +100,7 @@ constexpr int64_t kNarrow = 32;
 
 bool isNarrow(const Tensor& x, const Tensor& weight, const Bias& bias) {
   return isLinear(x, weight, bias) && !has(bias) && weight.is_contiguous() && x.is_cpu() &&
-         (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) && hasFewRowsKernels() &&
+         (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) && hasLanes() &&
          std::min(weight.size(0), weight.size(1)) <= kNarrow && x.numel() > kMostFewRows * x.size(-1);
 }
 

@@ -1,5 +1,6 @@
 // cxxflags: -O3 -fno-math-errno -Wno-psabi
 // cxxflags[x64]: -mavx2 -mfma
+// cxxflags[x64, wide]: -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mfma -mprefer-vector-width=512
 
 #include "gated-kernels.h"
 
@@ -7,9 +8,7 @@
 
 namespace sluice {
 
-bool hasGatedKernels() { return hasLanes(); }
-
-template <class T>
+template <class B, class T>
 void geluMul(const T* gate, const T* up, T* y, int64_t count) {
   forLanes(count, [&](int64_t at, int64_t n) {
     const Lanes x = load(gate + at, n);
@@ -17,7 +16,7 @@ void geluMul(const T* gate, const T* up, T* y, int64_t count) {
   });
 }
 
-template <class T>
+template <class B, class T>
 void geluMulBackward(const T* grad, const T* gate, const T* up, T* gateGrad, T* upGrad, int64_t count) {
   forLanes(count, [&](int64_t at, int64_t n) {
     const Lanes g = load(grad + at, n), x = load(gate + at, n), s = geluGate(x);
@@ -26,9 +25,9 @@ void geluMulBackward(const T* grad, const T* gate, const T* up, T* gateGrad, T* 
   });
 }
 
-template void geluMul(const float*, const float*, float*, int64_t);
-template void geluMul(const uint16_t*, const uint16_t*, uint16_t*, int64_t);
-template void geluMulBackward(const float*, const float*, const float*, float*, float*, int64_t);
-template void geluMulBackward(const uint16_t*, const uint16_t*, const uint16_t*, uint16_t*, uint16_t*, int64_t);
+template void geluMul<Build>(const float*, const float*, float*, int64_t);
+template void geluMul<Build>(const uint16_t*, const uint16_t*, uint16_t*, int64_t);
+template void geluMulBackward<Build>(const float*, const float*, const float*, float*, float*, int64_t);
+template void geluMulBackward<Build>(const uint16_t*, const uint16_t*, const uint16_t*, uint16_t*, uint16_t*, int64_t);
 
 }  // namespace sluice

@@ -5,13 +5,11 @@
 
 namespace sluice {
 
-bool hasGatedKernels();
-
 /// y = gelu(gate) up, gelu in its tanh form
-template <class T>
+template <class B, class T>
 void geluMul(const T* gate, const T* up, T* y, int64_t count);
 
-template <class T>
+template <class B, class T>
 void geluMulBackward(const T* grad, const T* gate, const T* up, T* gateGrad, T* upGrad, int64_t count);
 
 }  // namespace sluice

@@ -12,6 +12,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include "builds.h"
 #include "gated-kernels.h"
 #include "shares.h"
 
@@ -24,7 +25,7 @@ using torch::autograd::variable_list;
 
 bool takes(const Tensor& gate, const Tensor& up) {
   const auto dtype = gate.scalar_type();
-  return hasGatedKernels() && (dtype == at::kFloat || dtype == at::kBFloat16) && up.scalar_type() == dtype &&
+  return hasLanes() && (dtype == at::kFloat || dtype == at::kBFloat16) && up.scalar_type() == dtype &&
          up.is_cpu() && gate.sizes() == up.sizes();
 }
 
@@ -33,7 +34,7 @@ void forwardAs(const Tensor& gate, const Tensor& up, const Tensor& y) {
   const auto *x = static_cast<const T*>(gate.const_data_ptr()), *u = static_cast<const T*>(up.const_data_ptr());
   T* out = static_cast<T*>(y.mutable_data_ptr());
   inShares(numShares(gate.numel(), 1), gate.numel(), [&](int64_t, int64_t begin, int64_t end) {
-    geluMul<T>(x + begin, u + begin, out + begin, end - begin);
+    SLUICE_BEST(geluMul, T)(x + begin, u + begin, out + begin, end - begin);
   });
 }
 
@@ -44,7 +45,7 @@ void backwardAs(const Tensor& grad, const Tensor& gate, const Tensor& up, const 
              *u = static_cast<const T*>(up.const_data_ptr());
   T *gx = static_cast<T*>(gateGrad.mutable_data_ptr()), *gu = static_cast<T*>(upGrad.mutable_data_ptr());
   inShares(numShares(gate.numel(), 1), gate.numel(), [&](int64_t, int64_t begin, int64_t end) {
-    geluMulBackward<T>(g + begin, x + begin, u + begin, gx + begin, gu + begin, end - begin);
+    SLUICE_BEST(geluMulBackward, T)(g + begin, x + begin, u + begin, gx + begin, gu + begin, end - begin);
   });
 }
 

@@ -1,6 +1,9 @@
-// Eight numbers at a time in the compilers' vector types, for kernel files compiled for newer processors than the rest:
-// plain C++ without libtorch or the standard library's templates. Arithmetic is float32; bfloat16 is read and rounded
-// on the way, as its bits in uint16_t.
+// Eight numbers at a time, or sixteen in a wide build, in the compilers' vector types, for kernel files compiled for newer
+// processors than the rest: plain C++ without libtorch or the standard library's templates. Arithmetic is float32; bfloat16
+// is read and rounded on the way, as its bits in uint16_t.
+//
+// What a file compiled in several builds (builds.h) defines besides its kernels is in an unnamed namespace: the linker would
+// take one build's for all.
 #pragma once
 
 #include <math.h>
@@ -11,26 +14,27 @@
 #include <immintrin.h>
 #endif
 
+#include "builds.h"
+
 #define SLUICE_INLINE static inline __attribute__((always_inline))
 
 namespace sluice {
 
-constexpr int64_t kLanes = 8;
-typedef float Lanes __attribute__((vector_size(32)));
-typedef int32_t Ints __attribute__((vector_size(32)));
-typedef uint32_t Words __attribute__((vector_size(32)));
-typedef uint16_t Halves __attribute__((vector_size(16)));
-
-/// Whether this processor has what kernel files are compiled for ("cxxflags[x64]: -mavx2 -mfma").
-SLUICE_INLINE bool hasLanes() {
-#if defined(__x86_64__)
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#if defined(SLUICE_WIDE)
+typedef Wide Build;
+#define SLUICE_LANES 16
 #else
-  return true;
+typedef Narrow Build;
+#define SLUICE_LANES 8
 #endif
-}
 
-/// The first `count` of 8 numbers; the others are zero.
+constexpr int64_t kLanes = SLUICE_LANES;
+typedef float Lanes __attribute__((vector_size(4 * SLUICE_LANES)));
+typedef int32_t Ints __attribute__((vector_size(4 * SLUICE_LANES)));
+typedef uint32_t Words __attribute__((vector_size(4 * SLUICE_LANES)));
+typedef uint16_t Halves __attribute__((vector_size(2 * SLUICE_LANES)));
+
+/// The first `count` of kLanes numbers; the others are zero.
 SLUICE_INLINE Lanes load(const float* p, int64_t count = kLanes) {
   Lanes lanes = {};
   memcpy(&lanes, p, count == kLanes ? sizeof(lanes) : count * sizeof(*p));
@@ -39,7 +43,9 @@ SLUICE_INLINE Lanes load(const float* p, int64_t count = kLanes) {
 SLUICE_INLINE Lanes load(const uint16_t* p, int64_t count = kLanes) {
   Halves halves = {};
   memcpy(&halves, p, count == kLanes ? sizeof(halves) : count * sizeof(*p));
-#if defined(__AVX2__)  // GCC makes four instructions of the conversion
+#if defined(SLUICE_WIDE)
+  return (Lanes)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)halves), 16);
+#elif defined(__AVX2__)  // GCC makes four instructions of the conversion
   return (Lanes)((Words)_mm256_cvtepu16_epi32((__m128i)halves) << 16);
 #else
   return (Lanes)(__builtin_convertvector(halves, Words) << 16);
@@ -51,10 +57,14 @@ SLUICE_INLINE void store(float* p, Lanes lanes, int64_t count = kLanes) {
 }
 /// Rounds to the nearest, ties to even.
 SLUICE_INLINE void store(uint16_t* p, Lanes lanes, int64_t count = kLanes) {
+#if defined(SLUICE_WIDE)
+  const __m256bh halves = _mm512_cvtneps_pbh((__m512)lanes);
+#else
   const Words bits = (Words)lanes;
   const Words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   const Words isNumber = (Words)(lanes == lanes);
   const Halves halves = __builtin_convertvector((rounded & isNumber) | (~isNumber & 0x7fc0u), Halves);
+#endif
   memcpy(p, &halves, count == kLanes ? sizeof(halves) : count * sizeof(*p));
 }
 
@@ -68,19 +78,16 @@ SLUICE_INLINE float numberAt(const uint16_t* p) {
 SLUICE_INLINE void setNumber(float* p, float number) { *p = number; }
 SLUICE_INLINE void setNumber(uint16_t* p, float number) { store(p, Lanes{} + number, 1); }
 
+/// In pairs: halves added at once.
 SLUICE_INLINE float sum(Lanes lanes) {
-  float total = 0;
-  for (int64_t i = 0; i < kLanes; ++i) total += lanes[i];
-  return total;
-}
-
-/// The same, the halves added at once: for short sums.
-SLUICE_INLINE float sumInPairs(Lanes lanes) {
-  typedef float Half __attribute__((vector_size(16)));
-  Half halves[2];
-  memcpy(halves, &lanes, sizeof(lanes));
-  const Half both = halves[0] + halves[1];
-  return (both[0] + both[1]) + (both[2] + both[3]);
+  typedef float Quarter __attribute__((vector_size(16)));
+  Quarter parts[kLanes / 4];
+  memcpy(parts, &lanes, sizeof(lanes));
+  Quarter all = parts[0] + parts[1];
+#if defined(SLUICE_WIDE)
+  all += parts[2] + parts[3];
+#endif
+  return (all[0] + all[1]) + (all[2] + all[3]);
 }
 
 /// e^x of x held to [-87, 88] (-87 for NaN), to 2 units in the last place.

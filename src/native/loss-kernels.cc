@@ -1,5 +1,6 @@
 // cxxflags: -O3 -fno-math-errno -Wno-psabi
 // cxxflags[x64]: -mavx2 -mfma
+// cxxflags[x64, wide]: -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mfma -mprefer-vector-width=512
 
 #include "loss-kernels.h"
 
@@ -68,16 +69,14 @@ void crossEntropyRows(T* logits, const int64_t* targets, float* losses, float* s
 
 }  // namespace
 
-bool hasLossKernels() { return hasLanes(); }
-
-template <class T>
+template <class B, class T>
 void cappedCrossEntropy(T* logits, const int64_t* targets, float* losses, float* scratch, int64_t rows, int64_t vocab,
                         float cap, bool wantsGrad) {
   const auto kernel = cap > 0 ? crossEntropyRows<T, true> : crossEntropyRows<T, false>;
   kernel(logits, targets, losses, scratch, rows, vocab, cap, wantsGrad);
 }
 
-template void cappedCrossEntropy(float*, const int64_t*, float*, float*, int64_t, int64_t, float, bool);
-template void cappedCrossEntropy(uint16_t*, const int64_t*, float*, float*, int64_t, int64_t, float, bool);
+template void cappedCrossEntropy<Build>(float*, const int64_t*, float*, float*, int64_t, int64_t, float, bool);
+template void cappedCrossEntropy<Build>(uint16_t*, const int64_t*, float*, float*, int64_t, int64_t, float, bool);
 
 }  // namespace sluice

@@ -5,11 +5,9 @@
 
 namespace sluice {
 
-bool hasLossKernels();
-
 /// Turns rows of logits into their gradients, if wanted. @param cap 0 for none
 /// @param losses [rows] @param scratch [vocab]
-template <class T>
+template <class B, class T>
 void cappedCrossEntropy(T* logits, const int64_t* targets, float* losses, float* scratch, int64_t rows, int64_t vocab,
                         float cap, bool wantsGrad);
 

@@ -18,6 +18,7 @@
 
 #include <vector>
 
+#include "builds.h"
 #include "loss-kernels.h"
 #include "shares.h"
 
@@ -50,7 +51,7 @@ void runRows(Tensor& logits, const Tensor& targets, Tensor& losses, float cap, b
   float* out = losses.mutable_data_ptr<float>();
   std::vector<float> scratch(threads * vocab);
   inShares(threads, rows, [&](int64_t part, int64_t begin, int64_t end) {
-    cappedCrossEntropy<T>(numbers + begin * vocab, ids + begin, out + begin, scratch.data() + part * vocab,
+    SLUICE_BEST(cappedCrossEntropy, T)(numbers + begin * vocab, ids + begin, out + begin, scratch.data() + part * vocab,
                           end - begin, vocab, cap, wantsGrad);
   });
 }
@@ -59,7 +60,7 @@ Tensor onCpu(Tensor& logits, const Tensor& targets, double cap, bool wantsGrad) 
   const auto dtype = logits.scalar_type();
   TORCH_CHECK(logits.dim() == 2 && targets.dim() == 1 && targets.size(0) == logits.size(0),
               "capped_cross_entropy_: expected logits [rows, vocab] and targets [rows]");
-  const bool fits = (dtype == at::kFloat || dtype == at::kBFloat16) && logits.is_contiguous() && hasLossKernels() &&
+  const bool fits = (dtype == at::kFloat || dtype == at::kBFloat16) && logits.is_contiguous() && hasLanes() &&
                     targets.scalar_type() == at::kLong && targets.is_contiguous();
   if (!fits) return composed(logits, targets, cap, wantsGrad);
   Tensor losses = at::empty({logits.size(0)}, logits.options().dtype(at::kFloat));

@@ -1,5 +1,6 @@
 // cxxflags: -O3 -fno-math-errno -Wno-psabi
 // cxxflags[x64]: -mavx2 -mfma
+// cxxflags[x64, wide]: -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mfma -mprefer-vector-width=512
 
 #include "low-rank-kernels.h"
 
@@ -24,7 +25,7 @@ void downTile(const T* x, const float* m, float* d, int64_t size, int64_t stride
     }
   });
   for (int r = 0; r < numRows; ++r)
-    for (int k = 0; k < numRanks; ++k) d[r * stride + k] = sumInPairs(sums[r][k]);
+    for (int k = 0; k < numRanks; ++k) d[r * stride + k] = sum(sums[r][k]);
 }
 
 template <class T, int numRows>
@@ -103,23 +104,21 @@ void outerRest(const float* d, const T* x, float* m, int64_t rows, int64_t size,
 
 }  // namespace
 
-bool hasLowRankKernels() { return hasLanes(); }
-
-template <class T>
+template <class B, class T>
 void lowRankDown(const T* x, const float* m, float* d, int64_t rows, int64_t size, int64_t rank, int64_t stride) {
   int64_t row = 0;
   for (; row + 2 <= rows; row += 2) downRows<T, 2>(x + row * size, m, d + row * stride, size, rank, stride);
   if (row < rows) downRows<T, 1>(x + row * size, m, d + row * stride, size, rank, stride);
 }
 
-template <class T>
+template <class B, class T>
 void lowRankUp(const float* d, const float* m, T* y, int64_t rows, int64_t size, int64_t rank, int64_t stride,
                bool adds) {
   const auto run = adds ? upAll<T, true> : upAll<T, false>;
   run(d, m, y, rows, size, rank, stride);
 }
 
-template <class T>
+template <class B, class T>
 void lowRankOuter(const float* d, const T* x, float* m, int64_t rows, int64_t size, int64_t rank, int64_t stride,
                   int64_t begin, int64_t end) {
   for (int64_t k = 0; k < rank; ++k)
@@ -140,9 +139,9 @@ void lowRankOuter(const float* d, const T* x, float* m, int64_t rows, int64_t si
 }
 
 #define SLUICE_LOW_RANK(T)                                                                                             \
-  template void lowRankDown(const T*, const float*, float*, int64_t, int64_t, int64_t, int64_t);                       \
-  template void lowRankUp(const float*, const float*, T*, int64_t, int64_t, int64_t, int64_t, bool);                   \
-  template void lowRankOuter(const float*, const T*, float*, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t);
+  template void lowRankDown<Build>(const T*, const float*, float*, int64_t, int64_t, int64_t, int64_t);                       \
+  template void lowRankUp<Build>(const float*, const float*, T*, int64_t, int64_t, int64_t, int64_t, bool);                   \
+  template void lowRankOuter<Build>(const float*, const T*, float*, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t);
 SLUICE_LOW_RANK(float)
 SLUICE_LOW_RANK(uint16_t)
 

@@ -7,18 +7,16 @@
 
 namespace sluice {
 
-bool hasLowRankKernels();
-
 /// d = x m^T
-template <class T>
+template <class B, class T>
 void lowRankDown(const T* x, const float* m, float* d, int64_t rows, int64_t size, int64_t rank, int64_t stride);
 
 /// y += d m, or y = d m where `adds` is false
-template <class T>
+template <class B, class T>
 void lowRankUp(const float* d, const float* m, T* y, int64_t rows, int64_t size, int64_t rank, int64_t stride, bool adds);
 
 /// Columns [begin, end) of m = d^T x
-template <class T>
+template <class B, class T>
 void lowRankOuter(const float* d, const T* x, float* m, int64_t rows, int64_t size, int64_t rank, int64_t stride,
                   int64_t begin, int64_t end);
 

@@ -26,6 +26,7 @@
 #include <cmath>
 #include <vector>
 
+#include "builds.h"
 #include "composed.h"
 #include "quantised-codes.h"
 #include "quantised-kernels.h"
@@ -83,7 +84,7 @@ RowReader::RowReader(const Quantised& weight)
 namespace {
 
 bool takes(const Quantised& weight, at::ScalarType dtype) {
-  return hasQuantisedKernels() && weight.packed.is_cpu() && (dtype == at::kFloat || dtype == at::kBFloat16);
+  return hasLanes() && weight.packed.is_cpu() && (dtype == at::kFloat || dtype == at::kBFloat16);
 }
 
 template <class T>

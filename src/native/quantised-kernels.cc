@@ -8,8 +8,6 @@
 
 namespace sluice {
 
-bool hasQuantisedKernels() { return hasLanes(); }
-
 /// Numbers of one block, a multiple of kTogether: a product for each of 16 codes, then looked up.
 constexpr int64_t kTogether = 32;
 

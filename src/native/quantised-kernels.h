@@ -7,8 +7,6 @@ namespace sluice {
 
 constexpr int64_t kNestedBlock = 256;
 
-bool hasQuantisedKernels();
-
 /// The largest magnitudes of an NF4 weight's blocks: as they are, or in the dynamic type.
 struct Nf4Scales {
   /// Numbers of a block.

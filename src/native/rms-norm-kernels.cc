@@ -1,13 +1,12 @@
 // cxxflags: -O3 -fno-math-errno -Wno-psabi
 // cxxflags[x64]: -mavx2 -mfma
+// cxxflags[x64, wide]: -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mfma -mprefer-vector-width=512
 
 #include "rms-norm-kernels.h"
 
 #include "lanes.h"
 
 namespace sluice {
-
-bool hasRmsNormKernels() { return hasLanes(); }
 
 template <class T, Act act, bool scaled>
 SLUICE_INLINE void forwardRow(const T* x, const T* w, T* y, float r, int64_t count) {
@@ -75,7 +74,7 @@ static void backwardRows(const T* grad, const T* x, const T* w, const float* inv
   }
 }
 
-template <class T>
+template <class B, class T>
 void rmsNormForward(const T* x, const T* w, T* y, float* inverse, int64_t rows, int64_t size, float eps, Act act) {
   const auto kernel = !w                      ? forwardRows<T, Act::kNone, false>
                       : act == Act::kGeluTanh ? forwardRows<T, Act::kGeluTanh, true>
@@ -83,7 +82,7 @@ void rmsNormForward(const T* x, const T* w, T* y, float* inverse, int64_t rows, 
   kernel(x, w ? w : x, y, inverse, rows, size, eps);
 }
 
-template <class T>
+template <class B, class T>
 void rmsNormBackward(const T* grad, const T* x, const T* w, const float* inverse, T* xGrad, float* wGrad,
                      float* scratch, int64_t rows, int64_t size, Act act) {
   const bool gelu = act == Act::kGeluTanh;
@@ -95,11 +94,11 @@ void rmsNormBackward(const T* grad, const T* x, const T* w, const float* inverse
   kernel(grad, x, w ? w : x, inverse, xGrad, wGrad ? wGrad : scratch, scratch, rows, size);
 }
 
-template void rmsNormForward(const float*, const float*, float*, float*, int64_t, int64_t, float, Act);
-template void rmsNormForward(const uint16_t*, const uint16_t*, uint16_t*, float*, int64_t, int64_t, float, Act);
-template void rmsNormBackward(const float*, const float*, const float*, const float*, float*, float*, float*, int64_t,
+template void rmsNormForward<Build>(const float*, const float*, float*, float*, int64_t, int64_t, float, Act);
+template void rmsNormForward<Build>(const uint16_t*, const uint16_t*, uint16_t*, float*, int64_t, int64_t, float, Act);
+template void rmsNormBackward<Build>(const float*, const float*, const float*, const float*, float*, float*, float*, int64_t,
                               int64_t, Act);
-template void rmsNormBackward(const uint16_t*, const uint16_t*, const uint16_t*, const float*, uint16_t*, float*,
+template void rmsNormBackward<Build>(const uint16_t*, const uint16_t*, const uint16_t*, const float*, uint16_t*, float*,
                               float*, int64_t, int64_t, Act);
 
 }  // namespace sluice

@@ -6,6 +6,9 @@
 // convolution of the image tower and most projections of the text tower. Everything that the kernels do not take (other
 // devices, other dtypes) goes to libtorch's own operators. First derivatives only.
 
+#include "builds.h"
+#include "rms-norm.h"
+
 #include "rms-norm-kernels.h"
 #include "shares.h"
 
@@ -50,7 +53,7 @@ void forwardAs(const at::Tensor& x, const at::Tensor& weight, Act act, float eps
   T* to = mutableDataOf<T>(y);
   float* r = mutableDataOf<float>(inverse);
   inShares(numShares(rows, size), rows, [&](int64_t, int64_t begin, int64_t end) {
-    rmsNormForward(from + begin * size, w, to + begin * size, r + begin, end - begin, size, eps, act);
+    SLUICE_BEST(rmsNormForward, T)(from + begin * size, w, to + begin * size, r + begin, end - begin, size, eps, act);
   });
 }
 
@@ -64,7 +67,7 @@ void backwardAs(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& w
   const bool wanted = weightGrad.defined();
   std::vector<float> sums(wanted ? threads * size : 0), scratch(threads * size);
   inShares(threads, rows, [&](int64_t part, int64_t begin, int64_t end) {
-    rmsNormBackward(g + begin * size, from + begin * size, w, r + begin, to + begin * size,
+    SLUICE_BEST(rmsNormBackward, T)(g + begin * size, from + begin * size, w, r + begin, to + begin * size,
                     wanted ? sums.data() + part * size : nullptr, scratch.data() + part * size, end - begin, size, act);
   });
   if (!wanted) return;
@@ -76,7 +79,7 @@ void backwardAs(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& w
 /// Whether the kernels take these.
 bool takes(const at::Tensor& x, const at::Tensor& weight, Act act) {
   const auto dtype = x.scalar_type();
-  if (!hasRmsNormKernels() || x.dim() == 0 || (dtype != at::kFloat && dtype != at::kBFloat16)) return false;
+  if (!hasLanes() || x.dim() == 0 || (dtype != at::kFloat && dtype != at::kBFloat16)) return false;
   if (!weight.defined()) return act == Act::kNone;
   return weight.scalar_type() == dtype && weight.dim() == 1 && weight.size(0) == x.size(-1) && weight.is_cpu();
 }
@@ -145,4 +148,13 @@ TORCH_LIBRARY_IMPL(sluice, CPU, m) { m.impl("rms_norm", onCpu); }
 TORCH_LIBRARY_IMPL(sluice, AutogradCPU, m) { m.impl("rms_norm", withGrad); }
 
 }  // namespace
+
+NormGrads normBackward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& inverse,
+                       bool wantsWeight) {
+  NormGrads grads{at::empty_like(x), wantsWeight ? at::empty_like(weight) : at::Tensor()};
+  const auto run = isBf16(x) ? backwardAs<uint16_t> : backwardAs<float>;
+  run(grad, x, weight, inverse, Act::kNone, grads.x, grads.weight);
+  return grads;
+}
+
 }  // namespace sluice

@@ -7,8 +7,6 @@
 
 namespace sluice {
 
-bool hasSparseDownKernels() { return hasLanes(); }
-
 template <class T>
 int64_t countNonZero(const T* x, int64_t count) {
   int64_t found = 0;

@@ -8,8 +8,6 @@ namespace sluice {
 /// Columns of the result that are computed together: their sums stay in registers, their weights in the second cache.
 constexpr int64_t kSlice = 64;
 
-bool hasSparseDownKernels();
-
 /// How many of `count` numbers are not 0.
 template <class T>
 int64_t countNonZero(const T* x, int64_t count);

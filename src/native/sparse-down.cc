@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "builds.h"
 #include "composed.h"
 #include "shares.h"
 #include "sparse-down-kernels.h"
@@ -29,7 +30,7 @@ constexpr double kMostDense = 0.15;
 
 bool takes(const Tensor& x, const Tensor& weight, const Bias& bias) {
   const auto dtype = x.scalar_type();
-  if (!hasSparseDownKernels() || (dtype != at::kFloat && dtype != at::kBFloat16) || x.dim() == 0) return false;
+  if (!hasLanes() || (dtype != at::kFloat && dtype != at::kBFloat16) || x.dim() == 0) return false;
   const int64_t size = x.size(-1);
   if (size == 0 || weight.dim() != 2 || weight.size(1) != size || x.numel() < kFewestRows * size) return false;
   for (const Tensor& tensor : {x, weight, bias.value_or(Tensor())}) {

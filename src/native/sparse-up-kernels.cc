@@ -23,7 +23,7 @@ float dot(const float* x, const T* w, int64_t size) {
     const int64_t count = size - i < kLanes ? size - i : kLanes;
     sums[0] += load(x + i, count) * load(w + i, count);
   }
-  return sumInPairs((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  return sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
 template <class T>
@@ -38,8 +38,6 @@ void gateUnits(const T* gate, const float* x, const T* weight, T* y, int64_t siz
 }
 
 }  // namespace
-
-bool hasSparseUpKernels() { return hasLanes(); }
 
 template <class T>
 void sparseUp(const SparseUpSizes& sizes, const T* gate, const float* x, const T* weight, T* y, int64_t begin,

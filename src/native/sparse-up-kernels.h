@@ -8,8 +8,6 @@ namespace sluice {
 /// Units that are taken together: a line of memory in float32.
 constexpr int64_t kUnits = 16;
 
-bool hasSparseUpKernels();
-
 struct SparseUpSizes {
   int64_t tokens, size, units;
 };

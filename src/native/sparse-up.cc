@@ -10,6 +10,7 @@
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
+#include "builds.h"
 #include "composed.h"
 #include "shares.h"
 #include "sparse-up-kernels.h"
@@ -21,7 +22,7 @@ using at::Tensor;
 
 bool takes(const Tensor& gate, const Tensor& x, const Tensor& weight) {
   const auto dtype = gate.scalar_type();
-  if (!hasSparseUpKernels() || (dtype != at::kFloat && dtype != at::kBFloat16)) return false;
+  if (!hasLanes() || (dtype != at::kFloat && dtype != at::kBFloat16)) return false;
   for (const Tensor& tensor : {gate, x, weight}) {
     if (tensor.scalar_type() != dtype || !tensor.is_cpu()) return false;
     if (at::GradMode::is_enabled() && tensor.requires_grad()) return false;

@@ -74,7 +74,7 @@ describe.each(['audio', 'mixed'] as const)('the %s model', (name) => {
   );
 
   test.each(layouts)('gives their summed loss and gradients, packed in %s', (_, rows) =>
-    expectSame(model, [packRows(examples, rows, 0)], alone, { loss: 1e-6, gradient: 2e-5, audio: 5e-4 }),
+    expectSame(model, [packRows(examples, rows, 0)], alone, { loss: 1e-6, gradient: 5e-5, audio: 1e-3 }),
   );
 
   test('gives the loss and gradients of a padded batch', () =>
@@ -88,7 +88,7 @@ describe.each(['audio', 'mixed'] as const)('the %s model', (name) => {
         ),
       ],
       [collate(examples, { padTokenId: 0 })],
-      { loss: 1e-6, gradient: 2e-5 },
+      { loss: 1e-6, gradient: 5e-5 },
     ));
 
   test('gives them in bfloat16, to its precision', () => {

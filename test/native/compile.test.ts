@@ -101,6 +101,27 @@ describe('compiling the addon', () => {
     expect(plain.calls()[0]).not.toContain('_GLIBCXX_USE_CXX11_ABI');
   });
 
+  it('a file is compiled once more for each build that it names, with the flags of that build', async () => {
+    const on = machine();
+    await quickCompiler(on, 'echo "$*" >> "$CALLS"');
+    const family = process.arch;
+    const own = `// cxxflags: -O3\n// cxxflags[${family}]: -DNARROW\n// cxxflags[${family}, wide]: -DBROAD\n// cxxflags[z80, wide]: -DTHERE\n`;
+    await compile(on, build(on, { 'a.cc': own }));
+    const compiled = on.calls().filter((call) => call.includes('-c a.cc'));
+    expect(compiled).toHaveLength(2);
+    const [narrow = '', wide = ''] = compiled.sort(
+      (a, b) => Number(a.includes('WIDE')) - Number(b.includes('WIDE')),
+    );
+    expect(narrow).toContain('-O3 -DNARROW -isystem');
+    expect(wide).toContain('-O3 -DBROAD -DSLUICE_WIDE -isystem');
+    expect(
+      on
+        .calls()
+        .at(-1)!
+        .match(/a-[\w-]+\.o\b/g),
+    ).toHaveLength(2);
+  });
+
   it("the real addon's rpath outranks LD_LIBRARY_PATH", async ({ skip }) => {
     const { addon, engine } = await ensureSetup();
     if (process.platform !== 'linux') skip('the dynamic section is ELF');

@@ -22,6 +22,7 @@ import { settledTensors } from '../live.js';
 
 const linear = op('sluice::linear');
 const normAdd = op('sluice::rms_norm_add');
+const normJoin = op('sluice::rms_norm_join');
 const normRotate = op('sluice::rms_norm_rotate');
 const sparseGate = op('sluice::sparse_gate');
 const sparseGeluUp = op('sluice::sparse_gelu_up');
@@ -36,16 +37,17 @@ const tolerance: Partial<Record<DType, number>> = { float32: 2e-6, bfloat16: 0.0
 
 beforeAll(() => setNumThreads(2));
 
-function difference(a: Tensor, b: Tensor): number {
+/** @param floor what b counts as at least: gradients that vanish are differences of others */
+function difference(a: Tensor, b: Tensor, floor = 1e-30): number {
   expect(a.shape).toEqual(b.shape);
   const [x, y] = [a.to('float64'), b.to('float64')];
-  return x.sub(y).square().sum().sqrt().item() / Math.max(y.square().sum().sqrt().item(), 1e-30);
+  return x.sub(y).square().sum().sqrt().item() / Math.max(y.square().sum().sqrt().item(), floor);
 }
 
 type Compute = (...inputs: Tensor[]) => readonly Tensor[];
 
 /** `compute` without recording in `dtype`, against `plain` in float64 on the same numbers; then with recording, its
- *  gradients in float64 too. */
+ *  gradients in both. */
 function compare(
   dtype: DType,
   shapes: readonly (readonly number[])[],
@@ -63,14 +65,21 @@ function compare(
       expect(difference(output, expected[i]!)).toBeLessThan(tolerance[dtype]!);
       expect(difference(composed[i]!, expected[i]!)).toBeLessThan(1e-12);
     }
-    const cotangents = expected.map((output) => randn(output.shape, { dtype: 'float64' }));
-    const [gradients, expectedGradients] = [
-      grad(composed, wide, cotangents),
-      grad(expected, wide, cotangents),
-    ];
-    for (const [i, gradient] of gradients.entries()) {
-      expect(difference(gradient!, expectedGradients[i]!)).toBeLessThan(1e-10);
+    const cotangents = expected.map((output) => randn(output.shape, { dtype: 'float64' }).to(dtype));
+    const wideCotangents = cotangents.map((cotangent) => cotangent.to('float64'));
+    const expectedGradients = grad(expected, wide, wideCotangents);
+    const closeTo = (gradients: readonly (Tensor | null)[], within: number): void => {
+      for (const [i, gradient] of gradients.entries()) {
+        expect(difference(gradient!, expectedGradients[i]!, 1), `gradient ${i}`).toBeLessThan(within);
+      }
+    };
+    closeTo(grad(composed, wide, wideCotangents), 1e-10);
+    for (const input of inputs) input.requiresGrad = true;
+    const recorded = compute(...inputs);
+    for (const [i, output] of recorded.entries()) {
+      expect(difference(output, outputs[i]!)).toBeLessThan(tolerance[dtype]!);
     }
+    closeTo(grad(recorded, inputs, cotangents), 2 * tolerance[dtype]!);
   });
 }
 
@@ -147,10 +156,21 @@ describe.each(['float32', 'bfloat16'] as const)('in %s', (dtype) => {
     );
   });
 
+  it.each([1, 8, 19, 512])('rms_norm_join adds two numbers and two norms of %i numbers', (size) => {
+    const shape = [2, 3, size];
+    compare(
+      dtype,
+      [shape, shape, shape, [size], shape, [size]],
+      (a, b, x, w, z, v) => [normJoin(a, b, x, w, z, v, EPS, Math.SQRT1_2)],
+      (a, b, x, w, z, v) => [a.add(b).add(norm(x, w)).add(norm(z, v)).mul(Math.SQRT1_2)],
+    );
+  });
+
   it.each([
     [1, 5, 8, 64],
     [2, 3, 2, 6],
     [3, 1, 1, 20],
+    [2, 70, 4, 128],
   ])('rms_norm_rotate takes %i rows of %i tokens with %i heads of %i', (batch, tokens, heads, size) => {
     const half = size / 2;
     for (const rows of [1, batch]) {

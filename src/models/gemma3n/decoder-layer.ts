@@ -80,7 +80,6 @@ export class DecoderLayer extends Module {
     const narrow = (x: Tensor): Tensor => (lastOnly ? lastToken(x) : rows ? tokensAt(x, rows) : x);
     const predictions = { all: narrow(all.all), active: narrow(all.active) };
     const { active } = predictions;
-    const laurel = this.laurel.forward(rows ? tokensAt(allNormed, rows) : asking);
     const queryRotation = lastOnly ? lastRotation(rotation) : rotation;
     const output = this.selfAttn.forward(asking, {
       rotation: queryRotation,
@@ -89,8 +88,8 @@ export class DecoderLayer extends Module {
       query: projected?.query,
       rows,
     });
-    const attended = this.postAttentionLayernorm.addTo(active, output);
-    const joined = attended.add(laurel).div(Math.SQRT2);
+    const normed = rows ? tokensAt(allNormed, rows) : asking;
+    const joined = this.laurel.join(normed, active, output, this.postAttentionLayernorm);
 
     const fed = this.mlp.forward(this.preFeedforwardLayernorm.forward(joined));
     const activated = this.postFeedforwardLayernorm.addTo(joined, fed);
