@@ -114,12 +114,8 @@ describe('compiling the addon', () => {
     );
     expect(narrow).toContain('-O3 -DNARROW -isystem');
     expect(wide).toContain('-O3 -DBROAD -DSLUICE_WIDE -isystem');
-    expect(
-      on
-        .calls()
-        .at(-1)!
-        .match(/a-[\w-]+\.o\b/g),
-    ).toHaveLength(2);
+    const counts = on.calls().map((call) => call.match(/\/a-[\w-]+\.o(?= |$)/g)?.length ?? 0);
+    expect(counts).toContain(2);
   });
 
   it("the real addon's rpath outranks LD_LIBRARY_PATH", async ({ skip }) => {
