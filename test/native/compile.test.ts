@@ -114,8 +114,7 @@ describe('compiling the addon', () => {
     );
     expect(narrow).toContain('-O3 -DNARROW -isystem');
     expect(wide).toContain('-O3 -DBROAD -DSLUICE_WIDE -isystem');
-    const counts = on.calls().map((call) => call.match(/\/a-[\w-]+\.o(?= |$)/g)?.length ?? 0);
-    expect(counts).toContain(2);
+    expect(on.calls().filter((call) => call === 'compile a.cc')).toHaveLength(2);
   });
 
   it("the real addon's rpath outranks LD_LIBRARY_PATH", async ({ skip }) => {
