@@ -30,10 +30,6 @@ using torch::autograd::variable_list;
 using Maybe = std::optional<Tensor>;
 using Pair = std::tuple<Tensor, Tensor>;
 
-void refuseSecond(const char* name) {
-  TORCH_CHECK(!at::GradMode::is_enabled(), name, ": expected to be derived once, received a second derivative");
-}
-
 /// One routing's tensors, dense.
 struct Routing {
   Tensor x, norm, router, coefs;
@@ -74,7 +70,7 @@ class Route : public torch::autograd::Function<Route> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
-    refuseSecond("altup_route");
+    refuseSecondDerivative("altup_route");
     at::AutoDispatchBelowADInplaceOrView below;
     const auto saved = context->get_saved_variables();
     const Routing r{saved[0], saved[1], saved[2], saved[3], context->saved_data["scale"].toDouble()};
@@ -155,7 +151,7 @@ class Innovate : public torch::autograd::Function<Innovate> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
-    refuseSecond("altup_innovate");
+    refuseSecondDerivative("altup_innovate");
     at::AutoDispatchBelowADInplaceOrView below;
     const auto saved = context->get_saved_variables();
     const Tensor &innovation = saved[0], &predicted = saved[1];

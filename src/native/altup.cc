@@ -19,7 +19,7 @@
 
 #include "altup-kernels.h"
 #include "builds.h"
-#include "shares.h"
+#include "rows.h"
 
 namespace sluice {
 namespace {
@@ -34,35 +34,9 @@ AltupSizes sizesOf(const Tensor& copies, int64_t active) {
   return {copies.numel() / std::max<int64_t>(num * size, 1), num, size, active};
 }
 
-bool takes(at::TensorList tensors) {
-  const Tensor& first = tensors[0];
-  const auto dtype = first.scalar_type();
-  if (!hasLanes() || (dtype != at::kFloat && dtype != at::kBFloat16)) return false;
-  if (first.dim() < 2 || first.size(-2) > kMostCopies || first.size(-2) < 1) return false;
-  for (const Tensor& tensor : tensors)
-    if (tensor.scalar_type() != dtype || !tensor.is_cpu()) return false;
-  return true;
-}
-
-bool learns(at::TensorList tensors) {
-  return at::GradMode::is_enabled() &&
-         std::any_of(tensors.begin(), tensors.end(), [](const Tensor& tensor) { return tensor.requires_grad(); });
-}
-
-/// run(T*) with the type that the kernels know the tensors' numbers by.
-template <class Run>
-void byDtype(const Tensor& tensor, Run&& run) {
-  if (tensor.scalar_type() == at::kFloat) run(static_cast<float*>(nullptr));
-  else run(static_cast<uint16_t*>(nullptr));
-}
-
-template <class T>
-const T* from(const Tensor& tensor, int64_t offset) {
-  return tensor.defined() ? static_cast<const T*>(tensor.const_data_ptr()) + offset : nullptr;
-}
-template <class T>
-T* to(const Tensor& tensor, int64_t offset) {
-  return static_cast<T*>(tensor.mutable_data_ptr()) + offset;
+bool takes(std::initializer_list<Tensor> tensors) {
+  const Tensor& first = *tensors.begin();
+  return isForKernels(tensors) && first.dim() >= 2 && first.size(-2) >= 1 && first.size(-2) <= kMostCopies;
 }
 
 /// The tokens' shares, each with its own sizes and its first token.
@@ -106,10 +80,6 @@ Pair correctNow(const Tensor& predictions, const Tensor& innovation, const Tenso
   return {copies, active};
 }
 
-void refuseSecond() {
-  TORCH_CHECK(!at::GradMode::is_enabled(), "altup: expected to be derived once, received a second derivative");
-}
-
 /// Both outputs' gradients; undefined where an output was not used.
 Pair contiguousGrads(const variable_list& grads) {
   return {grads[0].defined() ? grads[0].contiguous() : grads[0],
@@ -129,7 +99,7 @@ class Predict : public torch::autograd::Function<Predict> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
-    refuseSecond();
+    refuseSecondDerivative("altup");
     at::AutoDispatchBelowADInplaceOrView below;
     const auto saved = context->get_saved_variables();
     const Tensor &copies = saved[0], &mixing = saved[1];
@@ -160,7 +130,7 @@ class Correct : public torch::autograd::Function<Correct> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
-    refuseSecond();
+    refuseSecondDerivative("altup");
     at::AutoDispatchBelowADInplaceOrView below;
     const auto saved = context->get_saved_variables();
     const Tensor &innovation = saved[0], &coefs = saved[1];
@@ -211,7 +181,7 @@ Pair correctOnCpu(const Tensor& predictions, const Tensor& innovation, const Ten
 
 Pair predictWithGrad(const Tensor& copies, const Tensor& mixing, int64_t activeIdx) {
   if (!takes({copies, mixing})) return predictComposed(copies, mixing, activeIdx);
-  if (!learns({copies, mixing})) return predictOnCpu(copies, mixing, activeIdx);
+  if (!isRecorded({copies, mixing})) return predictOnCpu(copies, mixing, activeIdx);
   const auto outputs = Predict::apply(copies, mixing, activeIdx);
   return {outputs[0], outputs[1]};
 }
@@ -220,7 +190,7 @@ Pair correctWithGrad(const Tensor& predictions, const Tensor& innovation, const 
                      int64_t activeIdx) {
   const auto inputs = {predictions, innovation, coefs, addition};
   if (!takes(inputs)) return correctComposed(predictions, innovation, coefs, addition, activeIdx);
-  if (!learns(inputs)) return correctOnCpu(predictions, innovation, coefs, addition, activeIdx);
+  if (!isRecorded(inputs)) return correctOnCpu(predictions, innovation, coefs, addition, activeIdx);
   const auto outputs = Correct::apply(predictions, innovation, coefs, addition, activeIdx);
   return {outputs[0], outputs[1]};
 }

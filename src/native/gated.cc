@@ -14,7 +14,7 @@
 
 #include "builds.h"
 #include "gated-kernels.h"
-#include "shares.h"
+#include "rows.h"
 
 namespace sluice {
 namespace {
@@ -23,36 +23,15 @@ using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-bool takes(const Tensor& gate, const Tensor& up) {
-  const auto dtype = gate.scalar_type();
-  return hasLanes() && (dtype == at::kFloat || dtype == at::kBFloat16) && up.scalar_type() == dtype &&
-         up.is_cpu() && gate.sizes() == up.sizes();
-}
-
-template <class T>
-void forwardAs(const Tensor& gate, const Tensor& up, const Tensor& y) {
-  const auto *x = static_cast<const T*>(gate.const_data_ptr()), *u = static_cast<const T*>(up.const_data_ptr());
-  T* out = static_cast<T*>(y.mutable_data_ptr());
-  inShares(numShares(gate.numel(), 1), gate.numel(), [&](int64_t, int64_t begin, int64_t end) {
-    SLUICE_BEST(geluMul, T)(x + begin, u + begin, out + begin, end - begin);
-  });
-}
-
-template <class T>
-void backwardAs(const Tensor& grad, const Tensor& gate, const Tensor& up, const Tensor& gateGrad,
-                const Tensor& upGrad) {
-  const auto *g = static_cast<const T*>(grad.const_data_ptr()), *x = static_cast<const T*>(gate.const_data_ptr()),
-             *u = static_cast<const T*>(up.const_data_ptr());
-  T *gx = static_cast<T*>(gateGrad.mutable_data_ptr()), *gu = static_cast<T*>(upGrad.mutable_data_ptr());
-  inShares(numShares(gate.numel(), 1), gate.numel(), [&](int64_t, int64_t begin, int64_t end) {
-    SLUICE_BEST(geluMulBackward, T)(g + begin, x + begin, u + begin, gx + begin, gu + begin, end - begin);
-  });
-}
+bool takes(const Tensor& gate, const Tensor& up) { return isForKernels({gate, up}) && gate.sizes() == up.sizes(); }
 
 Tensor compute(const Tensor& gate, const Tensor& up) {
   const Tensor y = at::empty_like(gate, at::MemoryFormat::Contiguous);
-  const auto run = gate.scalar_type() == at::kFloat ? forwardAs<float> : forwardAs<uint16_t>;
-  run(gate, up, y);
+  byDtype(gate, [&]<class T>(T*) {
+    overRows(gate.numel(), 1, [&](int64_t at, int64_t count) {
+      SLUICE_BEST(geluMul, T)(from<T>(gate, at), from<T>(up, at), to<T>(y, at), count);
+    });
+  });
   return y;
 }
 
@@ -66,13 +45,17 @@ class GeluMul : public torch::autograd::Function<GeluMul> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
-    TORCH_CHECK(!at::GradMode::is_enabled(), "gelu_mul: expected to be derived once, received a second derivative");
+    refuseSecondDerivative("gelu_mul");
     at::AutoDispatchBelowADInplaceOrView below;
     const auto saved = context->get_saved_variables();
     const Tensor &gate = saved[0], &up = saved[1], grad = grads[0].contiguous();
     const Tensor gateGrad = at::empty_like(gate), upGrad = at::empty_like(up);
-    const auto run = gate.scalar_type() == at::kFloat ? backwardAs<float> : backwardAs<uint16_t>;
-    run(grad, gate, up, gateGrad, upGrad);
+    byDtype(gate, [&]<class T>(T*) {
+      overRows(gate.numel(), 1, [&](int64_t at, int64_t count) {
+        SLUICE_BEST(geluMulBackward, T)(from<T>(grad, at), from<T>(gate, at), from<T>(up, at), to<T>(gateGrad, at),
+                                        to<T>(upGrad, at), count);
+      });
+    });
     return {gateGrad, upGrad};
   }
 };
@@ -85,8 +68,7 @@ Tensor onCpu(const Tensor& gate, const Tensor& up) {
 
 Tensor withGrad(const Tensor& gate, const Tensor& up) {
   if (!takes(gate, up)) return composed(gate, up);
-  const bool learns = at::GradMode::is_enabled() && (gate.requires_grad() || up.requires_grad());
-  return learns ? GeluMul::apply(gate, up) : onCpu(gate, up);
+  return isRecorded({gate, up}) ? GeluMul::apply(gate, up) : onCpu(gate, up);
 }
 
 TORCH_LIBRARY_FRAGMENT(sluice, m) { m.def("gelu_mul(Tensor gate, Tensor up) -> Tensor"); }

@@ -7,27 +7,12 @@
 
 #include "builds.h"
 #include "low-rank-kernels.h"
-#include "shares.h"
+#include "rows.h"
 
 namespace sluice {
 namespace {
 
 using at::Tensor;
-
-template <class T>
-const T* from(const Tensor& tensor) {
-  return static_cast<const T*>(tensor.const_data_ptr());
-}
-template <class T>
-T* to(const Tensor& tensor) {
-  return static_cast<T*>(tensor.mutable_data_ptr());
-}
-
-template <class Run>
-void byDtype(const Tensor& tensor, Run&& run) {
-  if (tensor.scalar_type() == at::kFloat) run(static_cast<float*>(nullptr));
-  else run(static_cast<uint16_t*>(nullptr));
-}
 
 void up(const Tensor& d, const Tensor& m, const Tensor& y, bool adds) {
   const int64_t rows = y.size(0), size = y.size(1), rank = m.size(0), stride = d.stride(0);

@@ -30,10 +30,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 using Maybe = std::optional<Tensor>;
 
-void refuseSecond(const char* name) {
-  TORCH_CHECK(!at::GradMode::is_enabled(), name, ": expected to be derived once, received a second derivative");
-}
-
 Tensor inversesOf(const Tensor& x, int64_t size) {
   return at::empty({x.numel() / size}, x.options().dtype(at::kFloat));
 }
@@ -63,7 +59,7 @@ class Add : public torch::autograd::Function<Add> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
-    refuseSecond("rms_norm_add");
+    refuseSecondDerivative("rms_norm_add");
     at::AutoDispatchBelowADInplaceOrView below;
     const auto saved = context->get_saved_variables();
     const Tensor grad = grads[0].contiguous();
@@ -115,7 +111,7 @@ class Join : public torch::autograd::Function<Join> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
-    refuseSecond("rms_norm_join");
+    refuseSecondDerivative("rms_norm_join");
     at::AutoDispatchBelowADInplaceOrView below;
     const auto saved = context->get_saved_variables();
     const Tensor given = grads[0].contiguous(), grad = at::empty_like(given);
@@ -189,7 +185,7 @@ class Rotate : public torch::autograd::Function<Rotate> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
-    refuseSecond("rms_norm_rotate");
+    refuseSecondDerivative("rms_norm_rotate");
     at::AutoDispatchBelowADInplaceOrView below;
     const auto saved = context->get_saved_variables();
     const Turn turn{saved[0], saved[1], saved[2], saved[3], context->saved_data["heads"].toInt()};

@@ -31,6 +31,11 @@ inline bool isRecorded(std::initializer_list<at::Tensor> tensors) {
   return false;
 }
 
+/// @throws in a backward pass that is recorded itself: the kernels have first derivatives only
+inline void refuseSecondDerivative(const char* name) {
+  TORCH_CHECK(!at::GradMode::is_enabled(), name, ": expected to be derived once, received a second derivative");
+}
+
 inline bool isVector(const at::Tensor& weight, int64_t size) { return weight.dim() == 1 && weight.size(0) == size; }
 
 inline at::Tensor dense(const at::Tensor& tensor) { return tensor.defined() ? tensor.contiguous() : tensor; }

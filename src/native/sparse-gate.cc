@@ -57,7 +57,7 @@ class Gate : public torch::autograd::Function<Gate> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
-    TORCH_CHECK(!at::GradMode::is_enabled(), "sparse_gate: expected to be derived once, received a second derivative");
+    refuseSecondDerivative("sparse_gate");
     at::AutoDispatchBelowADInplaceOrView below;
     const Tensor x = context->get_saved_variables()[0], grad = grads[0].contiguous(), xGrad = at::empty_like(x);
     const int64_t size = x.size(-1);
