@@ -24,7 +24,7 @@ export {
   type LossSumOptions,
 } from './loss.js';
 export { Module, buffer, parameter } from './module.js';
-export { attendPacked, packedRuns, sequenceLengths, type PackedRuns } from './packed.js';
+export { sequenceLengths, sequenceStarts } from './packed.js';
 export { RmsNorm } from './rms-norm.js';
 export { roundTo } from './round.js';
 export { foundIn, mapTensors, segment, withSegments, type SegmentRunner } from './segment.js';

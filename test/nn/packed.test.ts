@@ -1,7 +1,7 @@
 // Sequences of a row attended each by itself, against one mask over the whole row.
 
 import { describe, expect, it } from 'vitest';
-import { attend, attendPacked, causalMask, packedRuns, sequenceLengths } from '../../src/nn/index.js';
+import { attend, causalMask, sequenceLengths, sequenceStarts } from '../../src/nn/index.js';
 import { type DType, type Tensor, manualSeed, randn, scope, stack, tensor } from '../../src/tensor/index.js';
 
 const [HEADS, KV_HEADS, DIM] = [4, 2, 16];
@@ -69,9 +69,9 @@ describe.each(Object.entries(cases))('packed sequences, %s', (_, rows) => {
     ['bfloat16', 20, 0.01],
   ] as const)('have the output and gradients of a mask, in %s, window %s', (dtype, window, within) => {
     scope(() => {
-      const runs = packedRuns(rows.map(positionsOf), window);
+      const starts = sequenceStarts(rows.map(positionsOf));
       const [batch, options] = [rows.length, { scale: 0.5, window }];
-      const packed = run(batch, length, dtype, (q, k, v) => attendPacked(q, k, v, runs, options));
+      const packed = run(batch, length, dtype, (q, k, v) => attend(q, k, v, { ...options, starts }));
       const mask = denseMask(rows, window);
       const dense = run(batch, length, dtype, (q, k, v) => attend(q, k, v, { ...options, mask }));
       for (const [i, tensor] of dense.entries()) expect(relative(packed[i]!, tensor)).toBeLessThan(within);
@@ -81,9 +81,9 @@ describe.each(Object.entries(cases))('packed sequences, %s', (_, rows) => {
 
 it('one list of positions serves all rows of a batch', () => {
   scope(() => {
-    const runs = packedRuns([positionsOf([70, 20, 80])]);
+    const starts = sequenceStarts([positionsOf([70, 20, 80])]);
     const mask = denseMask([[70, 20, 80]], Infinity);
-    const packed = run(3, 170, 'float32', (q, k, v) => attendPacked(q, k, v, runs));
+    const packed = run(3, 170, 'float32', (q, k, v) => attend(q, k, v, { starts }));
     const dense = run(3, 170, 'float32', (q, k, v) => attend(q, k, v, { mask }));
     for (const [i, tensor] of dense.entries()) expect(relative(packed[i]!, tensor)).toBeLessThan(1e-6);
   });
@@ -93,4 +93,12 @@ it('a sequence begins wherever a position is not one more than the last', () => 
   expect(sequenceLengths([0, 1, 2, 0, 0, 1, 5, 6, 7])).toEqual([3, 1, 2, 3]);
   expect(sequenceLengths([4n, 5n])).toEqual([2]);
   expect(sequenceLengths([])).toEqual([]);
+});
+
+it('the start of each token is where its own sequence begins', () => {
+  scope(() => {
+    const starts = sequenceStarts([positionsOf([3, 1, 2]), positionsOf([2, 4])]);
+    expect([...starts.toTypedArray()]).toEqual([0, 0, 0, 3, 4, 4, 0, 0, 2, 2, 2, 2]);
+    expect(starts.shape).toEqual([2, 6]);
+  });
 });

@@ -3,7 +3,7 @@
 //
 // Shapes: B batch, T new tokens, S keys, N heads, K key/value heads, D head size.
 
-import { Linear, Module, RmsNorm, attend, attendPacked, forwardAll } from '../../nn/index.js';
+import { Linear, Module, RmsNorm, attend, forwardAll } from '../../nn/index.js';
 import type { Tensor } from '../../tensor/index.js';
 import { type TextConfig, sharesKv } from './config.js';
 import type { KeysValues, KvCache } from './kv-cache.js';
@@ -71,11 +71,13 @@ export class Attention extends Module {
     const q_BNTD = normRotate(query ?? this.qProj.forward(x), this.qNorm, rotation, numAttentionHeads);
 
     const { keys, values } = keysValues;
-    const { mask, runs } = sight;
-    const options = { scale: 1, dropout: this.training ? attentionDropout : 0, window: this.#window };
-    const attended_BNTD = runs
-      ? attendPacked(q_BNTD, keys, values, runs, options)
-      : attend(q_BNTD, keys, values, { ...options, ...(mask && { mask }) });
+    const dropout = this.training ? attentionDropout : 0;
+    const attended_BNTD = attend(q_BNTD, keys, values, {
+      ...sight,
+      scale: 1,
+      dropout,
+      window: this.#window,
+    });
     const attended_BTND = length === 1 ? attended_BNTD : attended_BNTD.transpose(1, 2);
     const joined = attended_BTND.reshape([batch, length, -1]);
     return this.oProj.forward(rows ? tokensAt(joined, rows) : joined);

@@ -122,24 +122,9 @@ function attention(
 ): { kept: number; passing: number } {
   const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim } = text;
   const [Q, K] = [heads * headDim, kvHeads * headDim];
-  const window = text.layerTypes[layer] === 'sliding_attention' ? text.slidingWindow : Infinity;
-  const scores = batch * heads * queries * Math.min(length, window);
-  const isProduct = dtype === 'bfloat16' && 2 * scores <= 2 ** 28;
-  const size = Math.max(isProduct ? 128 : 64, 32 * Math.ceil(queries / 16 / 32));
-  // the fused kernel keeps its inputs and its results, of each block
-  const ofKernel = batch * queries * (Q + (sharesKv(text, layer) ? 0 : 2 * K));
-  if (!isProduct) return { kept: ofKernel + (queries > size ? batch * queries * Q : 0), passing: 0 };
-
-  // the products keep probabilities, and copies of what they multiply
-  let kept = 0;
-  let passing = 0;
-  for (let start = length - queries; start < length; start += size) {
-    const rows = Math.min(size, length - start);
-    const keys = start + rows - 32 * Math.floor(Math.max(0, start - window + 1) / 32);
-    kept += batch * (heads * rows * keys + rows * Q + 2 * keys * K);
-    passing = Math.max(passing, 2 * batch * heads * rows * keys);
-  }
-  return { kept, passing };
+  const logSums = (batch * queries * heads * FLOAT_BYTES) / dtypeBytes(dtype);
+  const kept = batch * queries * (Q + (sharesKv(text, layer) ? 0 : 2 * K)) + logSums;
+  return { kept, passing: 2 * batch * length * K };
 }
 
 /** The most that the summed loss has in use: a chunk's logits and its gradients. */

@@ -1,17 +1,17 @@
 // Which keys a query sees: causal, within the window on sliding layers, never padding, never another packed sequence.
 
 import { ModelError } from '../../errors.js';
-import { type PackedRuns, causalMask, packedRuns, sequenceLengths } from '../../nn/index.js';
+import { causalMask, sequenceLengths, sequenceStarts } from '../../nn/index.js';
 import { type Tensor, scope, tensor } from '../../tensor/index.js';
 import type { LayerType, TextConfig } from './config.js';
 import type { KvCache } from './kv-cache.js';
 
-/** What the queries of a layer see. */
+/** What the queries of a layer see beyond causality and its window. */
 export interface Sight {
-  /** bool [batch or 1, 1, queries, keys]; undefined where plain causal attention is the same. */
+  /** bool [batch or 1, 1, queries or 1, keys]; undefined where `attend` does the same without one. */
   readonly mask?: Tensor | undefined;
-  /** Of packed sequences on a CPU, instead of a mask: where each of them is. */
-  readonly runs?: PackedRuns | undefined;
+  /** Of packed sequences on a CPU, instead of a mask: int32 [batch or 1, queries], the first key of each one's own. */
+  readonly starts?: Tensor | undefined;
 }
 
 /** Of each kind of layer. */
@@ -45,19 +45,20 @@ export function attentionMasks(config: TextConfig, inputs: MaskInputs): QueryMas
     const own = isPadded ? attentionMask.to(device).to('bool') : undefined;
     cache?.extendPadding(own, batch, length, device);
     const packed = attentionMask || cache ? undefined : packedSequences(inputs.positionIds);
+    const starts = packed && device === 'cpu' ? sequenceStarts(packed) : undefined;
 
     const all: Partial<Record<LayerType, Sight>> = {};
     const last: Partial<Record<LayerType, Sight>> = {};
     for (const kind of new Set(config.layerTypes)) {
       const window = kind === 'sliding_attention' ? config.slidingWindow : Infinity;
-      if (packed && device === 'cpu') {
-        all[kind] = { runs: packedRuns(packed, window) };
-        last[kind] = { mask: sameSequence(packed, device, 'last') };
+      const real = (cache ? cache.realKeys(kind, length) : own)?.unsqueeze(1).unsqueeze(1);
+      if (device === 'cpu') {
+        all[kind] = { mask: real, starts };
+        last[kind] = { mask: packed ? sameSequence(packed, device, 'last') : real };
         continue;
       }
-      const real = cache ? cache.realKeys(kind, length) : own;
       const same = packed && sameSequence(packed, device, 'all');
-      const others = [real?.unsqueeze(1).unsqueeze(1), same].filter((mask) => mask !== undefined);
+      const others = [real, same].filter((mask) => mask !== undefined);
       const span = { start: cache?.firstKey(kind) ?? 0, window, isAlone: others.length === 0 };
       all[kind] = { mask: allOf([causal(inputs, span), ...others]) };
       // The last one sees all keys within its window, which `attend` keeps to.
