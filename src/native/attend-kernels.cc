@@ -1,7 +1,6 @@
 // cxxflags: -O3 -fno-math-errno -Wno-psabi
 // cxxflags[x64]: -mavx2 -mfma
-
-// Compiled a second time by attend-kernels-wide.cc.
+// cxxflags[x64, wide]: -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mfma -mprefer-vector-width=512
 
 #include "attend-kernels.h"
 
@@ -166,7 +165,7 @@ void weigh(const Sight& sight, int64_t start, int64_t keys, int64_t rows, float 
 
     const float kept = before == kHidden || before == now ? 1 : fadingExp(Lanes{} + before - now)[0];
     softmax.most[row] = now;
-    softmax.total[row] = softmax.total[row] * kept + sumInPairs(total);
+    softmax.total[row] = softmax.total[row] * kept + sum(total);
     if (sums && kept != 1)
       for (int64_t at = 0; at < size; at += kLanes) store(sums + row * size + at, load(sums + row * size + at) * kept);
   }
@@ -192,7 +191,7 @@ void rowDots(const T* a, int64_t aStride, const T* b, int64_t bStride, int64_t r
   for (int64_t row = 0; row < rows; ++row, a += aStride, b += bStride) {
     Lanes total = {};
     forLanes(size, [&](int64_t at, int64_t count) { total += load(a + at, count) * load(b + at, count); });
-    dots[row] = sumInPairs(total);
+    dots[row] = sum(total);
   }
 }
 
@@ -248,37 +247,15 @@ constexpr AttendKernels<T, C> kKernels = {gatherRows<T, C>, rightOperand,  turne
 
 }  // namespace
 
-#if SLUICE_LANES == 16
-
-bool hasWideAttendKernels() {
-#if defined(__x86_64__)
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bf16");
-#else
-  return false;
-#endif
-}
-
-template <class T, class C>
-const AttendKernels<T, C>& wideAttendKernels() {
+template <class B, class T, class C>
+const AttendKernels<T, C>& attendKernels() {
   return kKernels<T, C>;
 }
-template const AttendKernels<float, float>& wideAttendKernels();
-template const AttendKernels<uint16_t, float>& wideAttendKernels();
-template const AttendKernels<uint16_t, uint16_t>& wideAttendKernels();
+template const AttendKernels<float, float>& attendKernels<Build>();
+template const AttendKernels<uint16_t, float>& attendKernels<Build>();
+template const AttendKernels<uint16_t, uint16_t>& attendKernels<Build>();
 
-#else
-
-bool hasAttendKernels() { return hasLanes(); }
-
-template <class T, class C>
-const AttendKernels<T, C>& narrowAttendKernels() {
-  return kKernels<T, C>;
-}
-template const AttendKernels<float, float>& narrowAttendKernels();
-template const AttendKernels<uint16_t, float>& narrowAttendKernels();
-template const AttendKernels<uint16_t, uint16_t>& narrowAttendKernels();
-
+#if !defined(SLUICE_WIDE)
 void plainProduct(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c,
                   int64_t ldc, bool adds) {
   constexpr int tall = 4;

@@ -81,14 +81,9 @@ struct AttendKernels {
                   int64_t stride);
 };
 
-/// Of T and C: float and float, uint16_t and float, uint16_t and uint16_t. Narrow ones are for every processor that
-/// hasAttendKernels, wide ones for those with AVX-512.
-bool hasAttendKernels();
-bool hasWideAttendKernels();
-template <class T, class C>
-const AttendKernels<T, C>& narrowAttendKernels();
-template <class T, class C>
-const AttendKernels<T, C>& wideAttendKernels();
+/// Of T and C: float and float, uint16_t and float, uint16_t and uint16_t.
+template <class B, class T, class C>
+const AttendKernels<T, C>& attendKernels();
 
 /// c [m, n] = a [m, k] b [k, n], or c + a b; m and n are multiples of 16. For processors without a better one.
 void plainProduct(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c,

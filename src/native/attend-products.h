@@ -5,7 +5,10 @@
 #include <ATen/Context.h>
 #include <ATen/native/CPUBlas.h>
 
+#include <vector>
+
 #include "attend-kernels.h"
+#include "builds.h"
 
 namespace sluice {
 
@@ -21,7 +24,7 @@ inline bool hasMadeProducts() {
 inline bool hasBfloat16Products() {
 #if defined(__x86_64__)
   static const bool works = [] {
-    if (!__builtin_cpu_supports("avx512bf16")) return false;
+    if (!isWide()) return false;
     try {  // oneDNN may be told to leave instructions alone
       const std::vector<at::BFloat16> ones(256, at::BFloat16(1.0f));
       std::vector<float> sums(256);

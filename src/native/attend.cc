@@ -32,8 +32,9 @@
 
 #include "attend-kernels.h"
 #include "attend-products.h"
+#include "builds.h"
 #include "composed.h"
-#include "shares.h"
+#include "rows.h"
 
 namespace sluice {
 namespace {
@@ -229,12 +230,6 @@ class Scratch {
   size_t next_ = 0;
 };
 
-template <class T, class C>
-const AttendKernels<T, C>& kernelsFor() {
-  static const AttendKernels<T, C>& best = hasWideAttendKernels() ? wideAttendKernels<T, C>() : narrowAttendKernels<T, C>();
-  return best;
-}
-
 template <class C>
 Tensor operands(const Plan& plan, int64_t count) {
   const auto dtype = sizeof(C) == sizeof(float) ? at::kFloat : at::kBFloat16;
@@ -254,13 +249,13 @@ Operand<C> operandOf(const T* from, int64_t stride, int64_t count, int64_t size,
     const bool isOfWords = reinterpret_cast<uintptr_t>(from) % sizeof(float) == 0 && stride * sizeof(T) % sizeof(float) == 0;
     if (count == padded && isOfWords) return {from, stride};
   }
-  kernelsFor<T, C>().gatherRows(from, stride, count, size, scratch, padded);
+  SLUICE_BEST(attendKernels, T, C)().gatherRows(from, stride, count, size, scratch, padded);
   return {scratch, size};
 }
 
 template <class T, class C>
 void forwardAs(const Plan& plan, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& y, float* logSums) {
-  const AttendKernels<T, C>& kernels = kernelsFor<T, C>();
+  const AttendKernels<T, C>& kernels = SLUICE_BEST(attendKernels, T, C)();
   const Rows queries(q), keys(k), values(v), to(y);
   const int64_t size = plan.size, kvHeads = plan.batch * plan.kvHeads, each = plan.keyNumbers();
   const Tensor packed = operands<C>(plan, 2);
@@ -356,7 +351,7 @@ struct Grads {
 template <class T, class C>
 void backwardAs(const Plan& plan, const Tensor& grad, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& y,
                 const Tensor& logSums, const Grads& to) {
-  const AttendKernels<T, C>& kernels = kernelsFor<T, C>();
+  const AttendKernels<T, C>& kernels = SLUICE_BEST(attendKernels, T, C)();
   const Rows queries(q), keys(k), values(v), outputs(y), grads(grad), queryGrads(to.q), keyGrads(to.k), valueGrads(to.v);
   const int64_t size = plan.size, kvHeads = plan.batch * plan.kvHeads, each = plan.keyNumbers();
   const float* const logs = logSums.const_data_ptr<float>();
@@ -485,7 +480,7 @@ class Attend : public torch::autograd::Function<Attend> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
-    TORCH_CHECK(!at::GradMode::is_enabled(), "attend: expected to be derived once, received a second derivative");
+    refuseSecondDerivative("attend");
     at::AutoDispatchBelowADInplaceOrView below;
     const auto saved = context->get_saved_variables();
     const Tensor &q = saved[0], &k = saved[1], &v = saved[2], &y = saved[3], &logSums = saved[4];
@@ -552,13 +547,9 @@ Tensor composed(const Tensor& q, const Tensor& k, const Tensor& v, const Maybe& 
 /// Whether the kernels take these.
 bool takes(const Tensor& q, const Tensor& k, const Tensor& v, const Maybe& mask, const Maybe& starts, double scale,
            double dropout) {
-  const auto dtype = q.scalar_type();
   const int64_t size = q.size(3);
-  for (const Maybe& tensor : {Maybe(k), Maybe(v), mask, starts})
-    if (has(tensor) && !tensor->is_cpu()) return false;
-  return hasAttendKernels() && q.is_cpu() && (dtype == at::kFloat || dtype == at::kBFloat16) &&
-         k.scalar_type() == dtype && v.scalar_type() == dtype && size % 16 == 0 && 0 < size && size <= 256 &&
-         q.numel() > 0 && k.size(2) < INT32_MAX && scale > 0 && dropout == 0;
+  if ((has(mask) && !mask->is_cpu()) || (has(starts) && !starts->is_cpu())) return false;
+  return isForKernels({q, k, v}) && size % 16 == 0 && size <= 256 && k.size(2) < INT32_MAX && scale > 0 && dropout == 0;
 }
 
 Tensor onCpu(const Tensor& q, const Tensor& k, const Tensor& v, const Maybe& mask, const Maybe& starts, int64_t window,
@@ -575,8 +566,7 @@ Tensor withGrad(const Tensor& q, const Tensor& k, const Tensor& v, const Maybe& 
   check(q, k, v, mask, starts, window);
   if (!takes(q, k, v, mask, starts, scale, dropout))
     return composed(q, k, v, mask, starts, window, scale, dropout, products);
-  const bool learns = at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad());
-  if (learns) return Attend::apply(q, k, v, mask, starts, window, scale, std::string(products));
+  if (isRecorded({q, k, v})) return Attend::apply(q, k, v, mask, starts, window, scale, std::string(products));
   at::AutoDispatchBelowADInplaceOrView below;
   return onCpu(q, k, v, mask, starts, window, scale, dropout, products);
 }
