@@ -14,6 +14,7 @@ export {
   type OpArgument,
   type Operand,
 } from './tensor.js';
+export * from './copy-all.js';
 export * from './create.js';
 export * from './crossing.js';
 export * from './mapped.js';

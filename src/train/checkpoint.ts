@@ -12,7 +12,8 @@ import { loadWeights, refillAdapter } from '../models/gemma3n/index.js';
 import type { Optimizer } from '../optim/index.js';
 import { decode, z } from '../schema.js';
 import type { Learner } from './learner.js';
-import { takeSnapshot, type Snapshot } from './snapshot.js';
+import { takeSnapshot, type Snapshot, type SnapshotSource } from './snapshot.js';
+import type { SnapshotMemory } from './snapshot-memory.js';
 import { STREAM_PLAN, type StreamPlan } from './stream-plan.js';
 
 const count = z.int().min(0);
@@ -51,15 +52,17 @@ export type StreamState = Omit<SavedPosition, 'step'>;
 
 /** Sets down the learner's state behind its last update, for `writeSnapshot`.
  *  @param stream as it stood behind that update
- *  @param best the best checkpoints by a metric, this one included where it is */
+ *  @param best the best checkpoints by a metric, this one included where it is
+ *  @param memory which the copy is put into, kept from one snapshot to the next */
 export function snapshotOf(
   learner: Learner,
   { stream, plan }: StreamState,
   best?: BestCheckpoints,
+  memory?: SnapshotMemory,
 ): Snapshot {
   const { random, step, projectorPending } = learner.state;
   const { average } = learner;
-  return takeSnapshot({
+  const source: SnapshotSource = {
     state: {
       step,
       rng: { cpu: Buffer.from(random).toString('base64') },
@@ -78,7 +81,8 @@ export function snapshotOf(
     changing: learner.changing,
     optimizer: optimizerOf(learner).namedState(namesOf(learner)),
     average: average?.named(),
-  });
+  };
+  return takeSnapshot(source, memory);
 }
 
 /** A position as state.json holds it. */
