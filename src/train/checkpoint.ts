@@ -9,8 +9,9 @@ import {
 import { ConfigError, TrainError } from '../errors.js';
 import type { FlowPosition } from '../flow/index.js';
 import { loadWeights, refillAdapter } from '../models/gemma3n/index.js';
-import type { Optimizer } from '../optim/index.js';
+import { bytesOf, type Optimizer } from '../optim/index.js';
 import { decode, z } from '../schema.js';
+import { isFrozen } from './freeze.js';
 import type { Learner } from './learner.js';
 import { takeSnapshot, type Snapshot, type SnapshotSource } from './snapshot.js';
 import type { SnapshotMemory } from './snapshot-memory.js';
@@ -116,10 +117,13 @@ export function savedPosition(
   return { step: state.step, stream: stream ?? undefined, plan, projectorPending, optimizer, ema };
 }
 
-/** Bytes of the copy that `snapshotOf` makes once every weight has had a gradient. */
-export function snapshotBytes(learner: Learner): number {
-  const weights = [...learner.changing].reduce((sum, { numBytes }) => sum + numBytes, 0);
-  return weights + (learner.optimizer?.stateBytes ?? 0) + (learner.average?.numBytes ?? 0);
+/** Bytes of the copy that `snapshotOf` makes once every weight has had a gradient.
+ *  @param idle parts that get none, in the words of `freeze` */
+export function snapshotBytes(learner: Learner, idle: readonly string[] = []): number {
+  // Not by numBytes: tensors of shapes alone, which a plan counts, have none.
+  const weights = [...learner.changing].reduce((sum, { numel, dtype }) => sum + numel * bytesOf(dtype), 0);
+  const state = learner.optimizer?.stateBytesOf((name = '') => !isFrozen(name, idle)) ?? 0;
+  return weights + state + (learner.average?.numBytes ?? 0);
 }
 
 /** Restores what was written of `snapshotOf` into a learner of the same pipeline. */

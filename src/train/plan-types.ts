@@ -63,6 +63,11 @@ export interface TrainingForecast extends FlowForecast {
   readonly accumulate: number;
   /** What ends it: step.maxSteps, or the source. */
   readonly endsBy: 'maxSteps' | 'source';
+  /** The most that a checkpoint's copy takes in the host's memory while it is written; 0 without checkpoints, null where it
+   *  is not known. */
+  readonly checkpointBytes: number | null;
+  /** peakBytes and checkpointBytes: the samples and the copy are there at once. */
+  readonly wholePeakBytes: number;
   /** One time through the data; null where the training ends before that and it was not read on, or it never ends. */
   readonly epoch: EpochForecast | null;
   /** null without a time for the step. */

@@ -8,6 +8,7 @@ import { rowName } from './events.js';
 import { withModelFolder } from './model-folder.js';
 import { refuseGuest } from './guest.js';
 import { type Pipeline, type PipelineSpec, decodePipeline } from './pipeline.js';
+import { checkpointBytes } from './plan-checkpoint.js';
 import { forecastStalls } from './plan-stalls.js';
 import { type PlannedStream, type PlanStreamOptions, endless, planStream } from './plan-stream.js';
 import type { FlowForecast, StallReport, StreamForecast, TrainingForecast } from './plan-types.js';
@@ -83,7 +84,8 @@ export async function planDecoded(
       wholeEpoch: options.wholeEpoch ?? true,
       keepsOrigins: options.stepMs !== undefined,
     }));
-  const training = planned && step ? trained(planned, step, options) : null;
+  const copy = planned && (await checkpointBytes(pipeline, planned.forecast));
+  const training = planned && step && copy ? trained(planned, step, copy, options) : null;
 
   const evaluations = [];
   for (const { name, declared: evaluated, limit } of sinks.streams({ processor })) {
@@ -117,7 +119,12 @@ async function modelOf(
   return { ...resolved, model: { ...resolved.model, weights } };
 }
 
-function trained(planned: PlannedStream, step: StepOptions, options: PlanOptions): TrainingForecast {
+function trained(
+  planned: PlannedStream,
+  step: StepOptions,
+  copy: Awaited<ReturnType<typeof checkpointBytes>>,
+  options: PlanOptions,
+): TrainingForecast {
   const { forecast, epoch, complete } = planned;
   const { maxSteps, accumulate } = step;
   refuseNothing('source', forecast);
@@ -132,9 +139,11 @@ function trained(planned: PlannedStream, step: StepOptions, options: PlanOptions
     maxSteps,
     accumulate,
     endsBy: complete && forecast.batches < maxSteps * accumulate ? 'source' : 'maxSteps',
+    checkpointBytes: copy.bytes,
+    wholePeakBytes: forecast.peakBytes + (copy.bytes ?? 0),
     epoch,
     stalls: options.stepMs === undefined ? null : stallsOf(planned, accumulate, options.stepMs, options),
-    notes: [...notes, ...unread],
+    notes: [...notes, ...unread, ...(copy.note === undefined ? [] : [copy.note])],
   };
 }
 

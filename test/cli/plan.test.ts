@@ -35,10 +35,11 @@ describe('pipe plan', () => {
     expect(Object.keys(plan)).toEqual(['name', 'training', 'evaluations']);
     const { training } = plan as { training: Record<string, unknown> };
     expect(Object.keys(training).sort()).toEqual([
-      ...['accumulate', 'batches', 'clips', 'cut', 'dropped', 'endsBy', 'epoch', 'holds', 'images', 'items'],
+      ...['accumulate', 'batches', 'checkpointBytes', 'clips', 'cut', 'dropped', 'endsBy', 'epoch', 'holds'],
+      ...['images', 'items'],
       ...['labels', 'longest', 'maxPoolBytes', 'maxSteps', 'mix', 'neededBytes', 'notes', 'paddedTokens'],
       ...['paddingShare', 'peakBytes', 'poolBytes', 'quarantined', 'quarantinedRows', 'samples', 'scan'],
-      ...['soundSeconds', 'stages', 'stalls', 'steps', 'tokens'],
+      ...['soundSeconds', 'stages', 'stalls', 'steps', 'tokens', 'wholePeakBytes'],
     ]);
     expect(training).toMatchObject({ samples: 16, scan: { from: 'cache' }, stalls: { stepMs: 5 } });
   });
