@@ -46,7 +46,8 @@ export interface FlowForecast {
   readonly neededBytes: number;
   /** 'batch holds up to 32 items of up to 65536 bytes' */
   readonly holds: readonly string[];
-  /** The most bytes at once where the device is the slower side, so that the pool does not grow. */
+  /** The most bytes at once where the device is the slower side, so that the pool does not grow: by the times of step and
+   *  stages where they are given, else six times slower than the stages. */
   readonly peakBytes: number;
   /** In order, the source first, the device last. Their peaks are not at the same moment. */
   readonly stages: readonly StageForecast[];

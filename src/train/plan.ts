@@ -2,6 +2,7 @@
 
 import { ConfigError, DataError } from '../errors.js';
 import type { DownloadProgress } from '../hub/index.js';
+import type { AnyStage } from '../flow/index.js';
 import { make } from '../parts.js';
 import { checkPipeline } from './check.js';
 import { rowName } from './events.js';
@@ -83,6 +84,7 @@ export async function planDecoded(
       maxBatches: step.maxSteps * step.accumulate,
       wholeEpoch: options.wholeEpoch ?? true,
       keepsOrigins: options.stepMs !== undefined,
+      madePerBatch: (before) => madePerBatch(before, step.accumulate, options),
     }));
   const copy = planned && (await checkpointBytes(pipeline, planned.forecast));
   const training = planned && step && copy ? trained(planned, step, copy, options) : null;
@@ -145,6 +147,20 @@ function trained(
     stalls: options.stepMs === undefined ? null : stallsOf(planned, accumulate, options.stepMs, options),
     notes: [...notes, ...unread, ...(copy.note === undefined ? [] : [copy.note])],
   };
+}
+
+/** By the given times, of the slowest that a sample passes. */
+function madePerBatch(
+  stages: readonly AnyStage[],
+  accumulate: number,
+  { stepMs, stageMs = {}, sourceMs = 0 }: PlanOptions,
+): number | undefined {
+  if (stepMs === undefined) return undefined;
+  const slowest = Math.max(
+    sourceMs,
+    ...stages.map(({ name, concurrency = 1 }) => (stageMs[name] ?? 0) / concurrency),
+  );
+  return slowest > 0 ? stepMs / accumulate / slowest : undefined;
 }
 
 /** As the run refuses it, when it is over. @throws {DataError} */

@@ -62,6 +62,10 @@ describe('pipe plan', () => {
       '--stage-ms',
       'encoder=1',
     );
+    await refused(
+      /expected stages before the batch: .*received encoder/,
+      ...['--step-ms', '1', '--stage-ms', 'encode=1', '--stage-ms', 'encoder=1'],
+    );
     await refused(/--stage-ms: expected times such as/, '--step-ms', '1', '--stage-ms', 'encode');
     expect((await pipe('plan', 'no.pipeline.ts')).code).toBe(2);
   });
