@@ -3,6 +3,7 @@
 
 import * as fs from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { isMainThread } from 'node:worker_threads';
 import { noGrad, scope, type DType, type Tensor } from '../tensor/index.js';
 import { replaceFile, withFile, writeAll } from './atomic.js';
 import { checkpointFault, writeFault } from './faults.js';
@@ -131,12 +132,17 @@ async function stream(handle: fs.FileHandle, planned: readonly Planned[]): Promi
     const step = chunkBytes / elementBytes(dtype);
     for (let start = 0; start < flat.numel; start += step) {
       const count = Math.min(step, flat.numel - start);
-      await writeAll(
-        handle,
-        scope(() => flat.narrow(0, start, count).toBytes()),
-      );
+      using piece = scope(() => flat.narrow(0, start, count));
+      await append(handle, piece);
     }
   }
+}
+
+/** A thread that is there to write does so itself, from the tensor's memory and at its own priority; the main thread's
+ *  other work must not wait for a disk. */
+async function append(handle: fs.FileHandle, piece: Tensor): Promise<void> {
+  if (isMainThread) await writeAll(handle, piece.toBytes());
+  else piece.writeTo(handle.fd);
 }
 
 async function streamPieces(
@@ -148,9 +154,8 @@ async function streamPieces(
   let written = 0;
   for (const piece of tensor.pieces()) {
     using owned = piece;
-    const bytes = owned.toBytes();
-    await writeAll(handle, bytes);
-    written += bytes.length;
+    await append(handle, owned);
+    written += owned.numBytes;
   }
   if (written !== numBytes) throw new Error(`${name}: ${written} bytes in pieces, ${numBytes} planned`);
 }

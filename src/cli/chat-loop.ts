@@ -39,7 +39,9 @@ export async function chatLoop({ chat, options, writer, signal }: ChatLoop): Pro
   using interrupts = new Interrupts(() => say('\n(once more to leave)\n'));
   input.on('SIGINT', () => interrupts.add()); // on a terminal, readline takes Ctrl-C
   const leaving = AbortSignal.any([signal, interrupts.leaving]);
-  const left = rejection(leaving);
+  // Not a race between a line and this: each would leave something behind on what lasts as long as the conversation.
+  const leave = (): void => input.close();
+  leaving.addEventListener('abort', leave, { once: true });
   let media: (ImagePart | AudioPart)[] = [];
 
   const answer = async (line: string): Promise<void> => {
@@ -62,8 +64,10 @@ export async function chatLoop({ chat, options, writer, signal }: ChatLoop): Pro
   if (terminal) say('/help lists commands; Ctrl-D leaves.\n');
   try {
     for (;;) {
+      leaving.throwIfAborted();
       if (terminal) input.prompt();
-      const next = await Promise.race([lines.next(), left]);
+      const next = await lines.next();
+      leaving.throwIfAborted();
       if (next.done) return;
       interrupts.forget();
       const [, command, argument = ''] = /^\/(\w*)\s*(.*?)\s*$/.exec(next.value) ?? [];
@@ -81,6 +85,7 @@ export async function chatLoop({ chat, options, writer, signal }: ChatLoop): Pro
       else say(command === 'help' ? help : `no command /${command}\n${help}`);
     }
   } finally {
+    leaving.removeEventListener('abort', leave);
     input.close();
     chat.dispose();
   }
@@ -130,15 +135,4 @@ class Interrupts {
   [Symbol.dispose](): void {
     process.off('SIGINT', this.#onInterrupt).off('SIGTERM', this.#onTerminate);
   }
-}
-
-/** Rejects with the signal's reason, once. */
-function rejection(signal: AbortSignal): Promise<never> {
-  const rejected = new Promise<never>((_, reject) => {
-    const fail = (): void => reject(signal.reason as Error);
-    if (signal.aborted) fail();
-    else signal.addEventListener('abort', fail, { once: true });
-  });
-  rejected.catch(() => undefined); // it may come when nobody waits
-  return rejected;
 }

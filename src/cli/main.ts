@@ -31,6 +31,7 @@ export async function main(args: readonly string[]): Promise<ExitCode> {
       .demandCommand(1, 'Name a command')
       .strict()
       .recommendCommands()
+      .check((given) => refuseRepeated(given, listsOf(parser)))
       .version(packageVersion())
       .wrap(100)
       .exitProcess(false)
@@ -57,6 +58,26 @@ function report(error: unknown): ExitCode {
   else if (error instanceof SluiceError) console.error(`${error.name}: ${error.message}`);
   else console.error(error);
   return error instanceof ConfigError ? 2 : 1;
+}
+
+/** The options that may be given again; yargs tells them, and its types do not say so. */
+function listsOf(parser: unknown): readonly string[] {
+  return (parser as { getOptions(): { readonly array: readonly string[] } }).getOptions().array;
+}
+
+/** yargs makes a list of an option that is given again, whether it may be one or not. */
+function refuseRepeated(given: Readonly<Record<string, unknown>>, lists: readonly string[]): true {
+  for (const [key, value] of Object.entries(given)) {
+    const name = key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`); // yargs has --stage-ms as stageMs besides
+    if (!Array.isArray(value) || ['_', '--', 'raw-arguments', ...lists].includes(name)) continue;
+    throw new UsageError({
+      where: `--${name}`,
+      expected: 'one value',
+      received: value.map(String).join(' and '),
+      remedy: 'leave all but one out',
+    });
+  }
+  return true;
 }
 
 async function loadCommands(): Promise<CommandModule<object, never>[]> {

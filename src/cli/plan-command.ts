@@ -28,7 +28,7 @@ export interface PlanArguments {
   readonly epoch?: boolean;
   readonly cache?: boolean;
   readonly stepMs?: number;
-  readonly stageMs?: string;
+  readonly stageMs?: readonly string[];
   readonly sourceMs?: number;
 }
 
@@ -77,15 +77,18 @@ export async function planFile(args: PlanArguments): Promise<void> {
 /** Errors that say that the pipeline cannot run with these data. */
 const REFUSALS = [DataError, FlowError, TextError, ImageError, AudioError];
 
-/** 'decodeMedia=4,encode=1' -> { decodeMedia: 4, encode: 1 } */
-function stageTimes(text: string): Record<string, number> {
+/** ['decodeMedia=4,encode=1'] -> { decodeMedia: 4, encode: 1 } */
+function stageTimes(texts: readonly string[]): Record<string, number> {
   return Object.fromEntries(
-    text.split(',').map((entry) => {
-      const equals = entry.lastIndexOf('=');
-      const name = entry.slice(0, Math.max(0, equals)).trim();
-      if (name === '') throw unreadable('--stage-ms', entry);
-      return [name, milliseconds('--stage-ms', Number(entry.slice(equals + 1).trim() || NaN))];
-    }),
+    texts
+      .join(',')
+      .split(',')
+      .map((entry) => {
+        const equals = entry.lastIndexOf('=');
+        const name = entry.slice(0, Math.max(0, equals)).trim();
+        if (name === '') throw unreadable('--stage-ms', entry);
+        return [name, milliseconds('--stage-ms', Number(entry.slice(equals + 1).trim() || NaN))];
+      }),
   );
 }
 

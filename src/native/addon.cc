@@ -7,6 +7,8 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   sluice::InitOps(env, exports);
   sluice::InitTensors(env, exports);
   sluice::InitMappedFile(env, exports);
+  sluice::InitWriteFile(env, exports);
+  sluice::InitCopyTensors(env, exports);
   sluice::InitImage(env, exports);
   sluice::InitMemoryCounters(env, exports);
   sluice::InitCrossing(env, exports);

@@ -51,6 +51,8 @@ void InitMemory();
 void InitOps(Napi::Env env, Napi::Object exports);
 void InitTensors(Napi::Env env, Napi::Object exports);
 void InitMappedFile(Napi::Env env, Napi::Object exports);
+void InitWriteFile(Napi::Env env, Napi::Object exports);
+void InitCopyTensors(Napi::Env env, Napi::Object exports);
 void InitImage(Napi::Env env, Napi::Object exports);
 void InitMemoryCounters(Napi::Env env, Napi::Object exports);
 void InitCrossing(Napi::Env env, Napi::Object exports);

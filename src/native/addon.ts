@@ -51,6 +51,11 @@ export interface NativeAddon {
   ): Handle;
   toArray(handle: Handle): AnyTypedArray;
   toBytes(handle: Handle): Uint8Array;
+  /** Appends the elements' bytes to an open file; blocks until the system has taken them.
+   *  @param file its descriptor @returns 0, or the system's error number */
+  writeTensor(handle: Handle, file: number): number;
+  /** Each source's elements into the target at its place, which has its shape. */
+  copyTensors(sources: readonly Handle[], targets: readonly Handle[]): void;
   item(handle: Handle): number;
   sizes(handle: Handle): number[];
   dtype(handle: Handle): string;

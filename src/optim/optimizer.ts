@@ -113,15 +113,15 @@ export class Optimizer {
 
   /** Bytes of the state once every tensor has had a gradient. */
   get stateBytes(): number {
-    return this.#members.reduce(
-      (sum, member) =>
-        sum +
-        Object.values(this.#slots(member)).reduce(
-          (bytes, { shape, dtype }) => bytes + product(shape) * bytesOf(dtype),
-          0,
-        ),
-      0,
-    );
+    return this.stateBytesOf(() => true);
+  }
+
+  /** The same where some tensors have none. @param learns of a tensor's name */
+  stateBytesOf(learns: (name: string | undefined) => boolean): number {
+    return this.#members
+      .filter(({ name }) => learns(name))
+      .flatMap((member) => Object.values(this.#slots(member)))
+      .reduce((bytes, { shape, dtype }) => bytes + product(shape) * bytesOf(dtype), 0);
   }
 
   /** Forgets all gradients. */
@@ -286,8 +286,10 @@ function product(shape: readonly number[]): number {
   return shape.reduce((all, size) => all * size, 1);
 }
 
-function bytesOf(dtype: DType): number {
-  return dtype === 'uint8' ? 1 : dtype === 'float64' ? 8 : 4;
+/** Of one element. */
+export function bytesOf(dtype: DType): number {
+  if (dtype === 'bool' || /int8$/.test(dtype)) return 1;
+  return Number(/\d+$/.exec(dtype)![0]) / 8;
 }
 
 function fillState(source: StateSource, name: string, target: Tensor, left: Set<string>): void {

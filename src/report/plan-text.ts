@@ -5,7 +5,13 @@ import type { FlowForecast, StallReport, StreamForecast, TrainingForecast } from
 /** The lines of `pipe plan`. */
 export function planText({ name, training, evaluations }: StreamForecast): string {
   const sections: string[][] = [];
-  if (training) sections.push([`${name}: training`, ...trainingLines(training), ...flowLines(training)]);
+  if (training) {
+    sections.push([
+      `${name}: training`,
+      ...trainingLines(training),
+      ...flowLines(training, checkpointLines(training)),
+    ]);
+  }
   for (const evaluation of evaluations) {
     sections.push([
       `${name}: evaluation '${evaluation.name}'`,
@@ -40,11 +46,21 @@ function trainingLines(training: TrainingForecast): string[] {
   ];
 }
 
+function checkpointLines({ checkpointBytes, wholePeakBytes }: TrainingForecast): string[] {
+  if (checkpointBytes === 0 || checkpointBytes === null) return [];
+  return [
+    row(
+      'checkpoint',
+      `${bytes(checkpointBytes)} copied while it is written; ${bytes(wholePeakBytes)} with the samples`,
+    ),
+  ];
+}
+
 function countLine({ items, samples, batches }: FlowForecast): string {
   return row('in all', `${plural(items, 'item')}, ${plural(samples, 'sample')}, ${plural(batches, 'batch')}`);
 }
 
-function flowLines(flow: FlowForecast): string[] {
+function flowLines(flow: FlowForecast, behindPeak: readonly string[] = []): string[] {
   const { tokens, paddedTokens, paddingShare, labels, images, clips, soundSeconds, longest, mix, notes } =
     flow;
   const media = [
@@ -77,6 +93,7 @@ function flowLines(flow: FlowForecast): string[] {
       'peak',
       `${bytes(flow.peakBytes)} in all; ${flow.stages.map(({ name, peakBytes }) => `${name} ${bytes(peakBytes)}`).join(', ')}`,
     ),
+    ...behindPeak,
     row('scan', scanText(flow)),
     ...notes.map((note) => row('note', note)),
   ];

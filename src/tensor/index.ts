@@ -14,8 +14,10 @@ export {
   type OpArgument,
   type Operand,
 } from './tensor.js';
+export * from './copy-all.js';
 export * from './create.js';
 export * from './crossing.js';
+export * from './engine-ready.js';
 export * from './mapped.js';
 export * from './ops.js';
 export * from './random.js';

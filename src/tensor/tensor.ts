@@ -1,6 +1,7 @@
 // Tensor: a handle to libtorch's tensor with PyTorch's methods; `op` calls any libtorch operator by name;
 // `scope` frees what it does not return. The only door to the engine for everything above.
 
+import { getSystemErrorMap } from 'node:util';
 import { TensorError, messageOf } from '../errors.js';
 import type { AnyTypedArray, Handle, NativeAddon, ResolvedOp } from '../native/addon.js';
 import { loadAddon } from '../native/loader.js';
@@ -245,6 +246,16 @@ export class Tensor {
   /** A row-major copy of the elements' own bytes on the host, whatever the dtype. */
   toBytes(): Uint8Array {
     return engine().toBytes(this.live());
+  }
+  /** Appends the elements' own bytes, row-major, to an open file, without a copy where they lie so on the host. Blocks this
+   *  thread until the system has taken them.
+   *  @param file its descriptor
+   *  @throws {NodeJS.ErrnoException} where the system refuses them; some may have been written */
+  writeTo(file: number): void {
+    const fault = engine().writeTensor(this.live(), file);
+    if (fault === 0) return;
+    const [code, words] = getSystemErrorMap().get(-fault) ?? [`E${fault}`, 'unknown error'];
+    throw Object.assign(new Error(`${code}: ${words}, write`), { errno: -fault, code, syscall: 'write' });
   }
   /** The single element's value. */
   item(): number {

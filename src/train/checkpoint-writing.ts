@@ -1,6 +1,7 @@
 // Checkpoints written in the background: the device thread copies what changes and trains on, another thread writes. One
 // copy at a time is in memory: a checkpoint that is due before the one before is written waits for it.
 
+import { freemem } from 'node:os';
 import type { DeviceThread } from '../device/thread.js';
 import { CheckpointError, messageOf } from '../errors.js';
 import { checkpointFolder } from '../checkpoint/index.js';
@@ -117,6 +118,8 @@ export class CheckpointWriting {
       throw fault;
     });
     this.#savedStep = step;
+    // Kept for the next, unless the host may need it before.
+    if (bytes > 0 && freemem() < bytes) device.call('freeSnapshotMemory', []).catch(() => undefined);
     const { path, writeMs, fault } = written;
     onEvent({
       event: 'checkpoint',

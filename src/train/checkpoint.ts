@@ -9,10 +9,12 @@ import {
 import { ConfigError, TrainError } from '../errors.js';
 import type { FlowPosition } from '../flow/index.js';
 import { loadWeights, refillAdapter } from '../models/gemma3n/index.js';
-import type { Optimizer } from '../optim/index.js';
+import { bytesOf, type Optimizer } from '../optim/index.js';
 import { decode, z } from '../schema.js';
+import { isFrozen } from './freeze.js';
 import type { Learner } from './learner.js';
-import { takeSnapshot, type Snapshot } from './snapshot.js';
+import { takeSnapshot, type Snapshot, type SnapshotSource } from './snapshot.js';
+import type { SnapshotMemory } from './snapshot-memory.js';
 import { STREAM_PLAN, type StreamPlan } from './stream-plan.js';
 
 const count = z.int().min(0);
@@ -51,15 +53,17 @@ export type StreamState = Omit<SavedPosition, 'step'>;
 
 /** Sets down the learner's state behind its last update, for `writeSnapshot`.
  *  @param stream as it stood behind that update
- *  @param best the best checkpoints by a metric, this one included where it is */
+ *  @param best the best checkpoints by a metric, this one included where it is
+ *  @param memory which the copy is put into, kept from one snapshot to the next */
 export function snapshotOf(
   learner: Learner,
   { stream, plan }: StreamState,
   best?: BestCheckpoints,
+  memory?: SnapshotMemory,
 ): Snapshot {
   const { random, step, projectorPending } = learner.state;
   const { average } = learner;
-  return takeSnapshot({
+  const source: SnapshotSource = {
     state: {
       step,
       rng: { cpu: Buffer.from(random).toString('base64') },
@@ -78,7 +82,8 @@ export function snapshotOf(
     changing: learner.changing,
     optimizer: optimizerOf(learner).namedState(namesOf(learner)),
     average: average?.named(),
-  });
+  };
+  return takeSnapshot(source, memory);
 }
 
 /** A position as state.json holds it. */
@@ -112,10 +117,13 @@ export function savedPosition(
   return { step: state.step, stream: stream ?? undefined, plan, projectorPending, optimizer, ema };
 }
 
-/** Bytes of the copy that `snapshotOf` makes once every weight has had a gradient. */
-export function snapshotBytes(learner: Learner): number {
-  const weights = [...learner.changing].reduce((sum, { numBytes }) => sum + numBytes, 0);
-  return weights + (learner.optimizer?.stateBytes ?? 0) + (learner.average?.numBytes ?? 0);
+/** Bytes of the copy that `snapshotOf` makes once every weight has had a gradient.
+ *  @param idle parts that get none, in the words of `freeze` */
+export function snapshotBytes(learner: Learner, idle: readonly string[] = []): number {
+  // Not by numBytes: tensors of shapes alone, which a plan counts, have none.
+  const weights = [...learner.changing].reduce((sum, { numel, dtype }) => sum + numel * bytesOf(dtype), 0);
+  const state = learner.optimizer?.stateBytesOf((name = '') => !isFrozen(name, idle)) ?? 0;
+  return weights + state + (learner.average?.numBytes ?? 0);
 }
 
 /** Restores what was written of `snapshotOf` into a learner of the same pipeline. */

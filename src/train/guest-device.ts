@@ -106,6 +106,7 @@ export function guestThread(guest: Guest, spec: GuestSpec) {
       },
       waitFromNow,
       forget: () => undefined,
+      freeSnapshotMemory: () => undefined,
     },
     () => opened?.close?.(),
   );

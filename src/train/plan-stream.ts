@@ -18,6 +18,8 @@ export interface PlanStreamOptions {
   readonly declared: Declared;
   readonly deviceBytes?: number | undefined;
   readonly inFlight: number;
+  /** Samples that the stages before the batches can make while a batch is computed; undefined where that is not known. */
+  readonly madePerBatch?: (before: readonly AnyStage[]) => number | undefined;
   /** Ends the stream after so many batches, or samples. */
   readonly maxBatches?: number;
   readonly maxSamples?: number | undefined;
@@ -161,6 +163,7 @@ async function run(
     maxPoolBytes: declared.maxPoolBytes,
     deviceBytes: options.deviceBytes,
     inFlight: options.inFlight,
+    madePerBatch: options.madePerBatch?.(before),
     signal,
     held,
     asBatch: (value) => asBatch(value, declared.where),

@@ -46,7 +46,8 @@ export interface FlowForecast {
   readonly neededBytes: number;
   /** 'batch holds up to 32 items of up to 65536 bytes' */
   readonly holds: readonly string[];
-  /** The most bytes at once where the device is the slower side, so that the pool does not grow. */
+  /** The most bytes at once where the device is the slower side, so that the pool does not grow: by the times of step and
+   *  stages where they are given, else six times slower than the stages. */
   readonly peakBytes: number;
   /** In order, the source first, the device last. Their peaks are not at the same moment. */
   readonly stages: readonly StageForecast[];
@@ -63,6 +64,11 @@ export interface TrainingForecast extends FlowForecast {
   readonly accumulate: number;
   /** What ends it: step.maxSteps, or the source. */
   readonly endsBy: 'maxSteps' | 'source';
+  /** The most that a checkpoint's copy takes in the host's memory while it is written; 0 without checkpoints, null where it
+   *  is not known. */
+  readonly checkpointBytes: number | null;
+  /** peakBytes and checkpointBytes: the samples and the copy are there at once. */
+  readonly wholePeakBytes: number;
   /** One time through the data; null where the training ends before that and it was not read on, or it never ends. */
   readonly epoch: EpochForecast | null;
   /** null without a time for the step. */

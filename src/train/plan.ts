@@ -2,12 +2,14 @@
 
 import { ConfigError, DataError } from '../errors.js';
 import type { DownloadProgress } from '../hub/index.js';
+import type { AnyStage } from '../flow/index.js';
 import { make } from '../parts.js';
 import { checkPipeline } from './check.js';
 import { rowName } from './events.js';
 import { withModelFolder } from './model-folder.js';
 import { refuseGuest } from './guest.js';
 import { type Pipeline, type PipelineSpec, decodePipeline } from './pipeline.js';
+import { checkpointBytes } from './plan-checkpoint.js';
 import { forecastStalls } from './plan-stalls.js';
 import { type PlannedStream, type PlanStreamOptions, endless, planStream } from './plan-stream.js';
 import type { FlowForecast, StallReport, StreamForecast, TrainingForecast } from './plan-types.js';
@@ -82,8 +84,10 @@ export async function planDecoded(
       maxBatches: step.maxSteps * step.accumulate,
       wholeEpoch: options.wholeEpoch ?? true,
       keepsOrigins: options.stepMs !== undefined,
+      madePerBatch: (before) => madePerBatch(before, step.accumulate, options),
     }));
-  const training = planned && step ? trained(planned, step, options) : null;
+  const copy = planned && (await checkpointBytes(pipeline, planned.forecast));
+  const training = planned && step && copy ? trained(planned, step, copy, options) : null;
 
   const evaluations = [];
   for (const { name, declared: evaluated, limit } of sinks.streams({ processor })) {
@@ -117,7 +121,12 @@ async function modelOf(
   return { ...resolved, model: { ...resolved.model, weights } };
 }
 
-function trained(planned: PlannedStream, step: StepOptions, options: PlanOptions): TrainingForecast {
+function trained(
+  planned: PlannedStream,
+  step: StepOptions,
+  copy: Awaited<ReturnType<typeof checkpointBytes>>,
+  options: PlanOptions,
+): TrainingForecast {
   const { forecast, epoch, complete } = planned;
   const { maxSteps, accumulate } = step;
   refuseNothing('source', forecast);
@@ -132,10 +141,26 @@ function trained(planned: PlannedStream, step: StepOptions, options: PlanOptions
     maxSteps,
     accumulate,
     endsBy: complete && forecast.batches < maxSteps * accumulate ? 'source' : 'maxSteps',
+    checkpointBytes: copy.bytes,
+    wholePeakBytes: forecast.peakBytes + (copy.bytes ?? 0),
     epoch,
     stalls: options.stepMs === undefined ? null : stallsOf(planned, accumulate, options.stepMs, options),
-    notes: [...notes, ...unread],
+    notes: [...notes, ...unread, ...(copy.note === undefined ? [] : [copy.note])],
   };
+}
+
+/** By the given times, of the slowest that a sample passes. */
+function madePerBatch(
+  stages: readonly AnyStage[],
+  accumulate: number,
+  { stepMs, stageMs = {}, sourceMs = 0 }: PlanOptions,
+): number | undefined {
+  if (stepMs === undefined) return undefined;
+  const slowest = Math.max(
+    sourceMs,
+    ...stages.map(({ name, concurrency = 1 }) => (stageMs[name] ?? 0) / concurrency),
+  );
+  return slowest > 0 ? stepMs / accumulate / slowest : undefined;
 }
 
 /** As the run refuses it, when it is over. @throws {DataError} */

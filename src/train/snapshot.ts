@@ -20,14 +20,13 @@ import { messageOf } from '../errors.js';
 import { ADAPTER_WEIGHTS, adapterFiles, companionsOf, modelFiles } from '../models/gemma3n/index.js';
 import {
   forgetSent,
-  noGrad,
   receiveTensor,
-  scope,
   sendTensor,
   type DType,
   type SentTensor,
   type Tensor,
 } from '../tensor/index.js';
+import { SnapshotMemory } from './snapshot-memory.js';
 
 const OPTIMIZER_FILE = 'optimizer.safetensors';
 
@@ -84,51 +83,85 @@ export interface WrittenCheckpoint {
 }
 
 /** Copies what changes; blocks this thread no longer than that takes. On an accelerator, the copy is in the host's memory.
- *  @param freeBytes of the host's memory, which the copy must not exceed */
+ *  @param memory which the copy is put into, and stays there until the next; of its own when left out
+ *  @param freeBytes of the host's memory, which what is added to `memory` must not exceed */
 export function takeSnapshot(
   { state, model, isAdapter = false, changing, optimizer, average }: SnapshotSource,
+  memory?: SnapshotMemory,
   freeBytes = freemem(),
 ): Snapshot {
   const begun = performance.now();
   const { files, weights, made } = isAdapter ? adapterParts(model) : { ...modelFiles(model), made: [] };
   const states = [...optimizer];
   const averages = average && [...average];
-  const copied = [...weights.map(({ tensor }) => tensor).filter((tensor) => changing.has(tensor))];
-  const needed = sumOf([...copied, ...[...states, ...(averages ?? [])].map(([, tensor]) => tensor)]);
-  const isCopied = needed <= freeBytes;
+  const copied = new Map<string, Tensor>([
+    ...weights
+      .filter(({ tensor }) => changing.has(tensor))
+      .map(({ name, tensor }) => [`weight ${name}`, tensor] as const),
+    ...states.map(([name, tensor]) => [`optimizer ${name}`, tensor] as const),
+    ...(averages ?? []).map(([name, tensor]) => [`average ${name}`, tensor] as const),
+  ]);
+  const needed = sumOf([...copied.values()]);
+  const places = memory ?? new SnapshotMemory();
+  places.keepOnly(copied);
+  const isCopied = needed - places.numBytes <= freeBytes;
+  if (!isCopied) places.clear();
   const sent: SentTensor[] = [];
-  const send = (tensor: Tensor, changes: boolean): SentTensor => {
-    const number = scope(() => noGrad(() => sendTensor(changes && isCopied ? copyOf(tensor) : tensor)));
-    sent.push(number);
-    return number;
-  };
-  const sendNamed = ([name, tensor]: readonly [string, Tensor]): SentWeight => ({
-    name,
-    tensor: send(tensor, true),
-    dtype: tensor.dtype,
-  });
   try {
+    const copies = isCopied ? places.copy(copied) : new Map<string, Tensor>();
+    const send = (key: string, tensor: Tensor): SentTensor => {
+      const number = sendTensor(copies.get(key) ?? tensor);
+      sent.push(number);
+      return number;
+    };
+    const sendNamed = (kind: string) => {
+      return ([name, tensor]: readonly [string, Tensor]): SentWeight => ({
+        name,
+        tensor: send(`${kind} ${name}`, tensor),
+        dtype: tensor.dtype,
+      });
+    };
     return {
       state,
-      files,
+      files: new Map(Array.from(files, ([name, bytes]) => [name, sharedBytes(bytes)])),
       isAdapter,
       weights: weights.map(({ name, tensor, dtype }) => ({
         name,
-        tensor: send(tensor, changing.has(tensor)),
+        tensor: send(`weight ${name}`, tensor),
         dtype,
       })),
-      optimizer: states.map(sendNamed),
-      ...(averages && { average: averages.map(sendNamed) }),
+      optimizer: states.map(sendNamed('optimizer')),
+      ...(averages && { average: averages.map(sendNamed('average')) }),
       bytes: isCopied ? needed : 0,
       copyMs: performance.now() - begun,
     };
   } catch (error) {
     forgetSent(sent);
     if (!isCopied) throw error;
-    return takeSnapshot({ state, model, isAdapter, changing, optimizer: states, average: averages }, 0); // there was less memory than was said
+    places.clear();
+    // There was less memory than was said.
+    return takeSnapshot(
+      { state, model, isAdapter, changing, optimizer: states, average: averages },
+      memory,
+      -1,
+    );
   } finally {
     for (const tensor of made) tensor.dispose();
+    if (!memory) places.clear(); // what was sent lives on by itself
   }
+}
+
+const shared = new WeakMap<Uint8Array, Uint8Array>();
+
+/** The same bytes where every thread can read them, so that posting them copies nothing; a tokenizer has many megabytes. */
+function sharedBytes(bytes: Uint8Array): Uint8Array {
+  let found = shared.get(bytes);
+  if (!found) {
+    found = new Uint8Array(new SharedArrayBuffer(bytes.length));
+    found.set(bytes);
+    shared.set(bytes, found);
+  }
+  return found;
 }
 
 /** Writes a snapshot as `checkpoint-STEP` into the run's folder, then best.json, then removes what is not to stay. Frees the
@@ -245,11 +278,6 @@ async function writeAdapter(
     join(folder, ADAPTER_WEIGHTS),
     weights.map(({ name, tensor }) => [name, tensor] as const),
   );
-}
-
-function copyOf(tensor: Tensor): Tensor {
-  const source = tensor.detach();
-  return source.device === 'cpu' ? source.clone() : source.to('cpu');
 }
 
 function sumOf(tensors: readonly Tensor[]): number {

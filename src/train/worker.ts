@@ -15,8 +15,10 @@ import {
 import type { Warning } from './dynamics-warnings.js';
 import { Learner, type LearnerFacts, type LearnerSpec, type UpdateResult } from './learner.js';
 import { type Snapshot, forgetSnapshot } from './snapshot.js';
+import { SnapshotMemory } from './snapshot-memory.js';
 
 let learner: Learner | undefined;
+const memory = new SnapshotMemory();
 
 const api = {
   async open(): Promise<LearnerFacts & { readonly snapshotBytes: number }> {
@@ -39,9 +41,9 @@ const api = {
   ): Promise<number[][]> {
     return opened().generate(batch, options, signal);
   },
-  /** Its tensors wait for whoever writes them. */
+  /** Its tensors wait for whoever writes them, which must be over before the next is taken. */
   snapshot(stream: StreamState, best: BestCheckpoints | undefined): Snapshot {
-    const snapshot = snapshotOf(opened(), stream, best);
+    const snapshot = snapshotOf(opened(), stream, best, memory);
     opened().waitFromNow();
     return snapshot;
   },
@@ -51,6 +53,10 @@ const api = {
   },
   forget(snapshot: Snapshot): void {
     forgetSnapshot(snapshot);
+  },
+  /** The memory of snapshots goes back to the host. */
+  freeSnapshotMemory(): void {
+    memory.clear();
   },
   async writeAverage(folder: string): Promise<void> {
     await opened().writeAverage(folder);

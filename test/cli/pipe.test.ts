@@ -47,6 +47,15 @@ describe('pipe', () => {
   });
 });
 
+it.each([
+  [['run', 'a.ts', '--out', 'a', '--out', 'b'], '--out: expected one value, received a and b'],
+  [['plan', 'a.ts', '--step-ms', '1', '--step-ms', '2'], 'expected one value, received 1 and 2'],
+])('an option that may be given once is refused when it is given twice: %j', (args, message) => {
+  const { status, stderr } = pipe(...args);
+  expect(stderr).toContain(message);
+  expect(status).toBe(2);
+});
+
 describe('a set-up stopped by a signal', () => {
   it.each([
     ['SIGINT', 130],

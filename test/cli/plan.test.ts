@@ -35,10 +35,11 @@ describe('pipe plan', () => {
     expect(Object.keys(plan)).toEqual(['name', 'training', 'evaluations']);
     const { training } = plan as { training: Record<string, unknown> };
     expect(Object.keys(training).sort()).toEqual([
-      ...['accumulate', 'batches', 'clips', 'cut', 'dropped', 'endsBy', 'epoch', 'holds', 'images', 'items'],
+      ...['accumulate', 'batches', 'checkpointBytes', 'clips', 'cut', 'dropped', 'endsBy', 'epoch', 'holds'],
+      ...['images', 'items'],
       ...['labels', 'longest', 'maxPoolBytes', 'maxSteps', 'mix', 'neededBytes', 'notes', 'paddedTokens'],
       ...['paddingShare', 'peakBytes', 'poolBytes', 'quarantined', 'quarantinedRows', 'samples', 'scan'],
-      ...['soundSeconds', 'stages', 'stalls', 'steps', 'tokens'],
+      ...['soundSeconds', 'stages', 'stalls', 'steps', 'tokens', 'wholePeakBytes'],
     ]);
     expect(training).toMatchObject({ samples: 16, scan: { from: 'cache' }, stalls: { stepMs: 5 } });
   });
@@ -60,6 +61,10 @@ describe('pipe plan', () => {
       '1',
       '--stage-ms',
       'encoder=1',
+    );
+    await refused(
+      /expected stages before the batch: .*received encoder/,
+      ...['--step-ms', '1', '--stage-ms', 'encode=1', '--stage-ms', 'encoder=1'],
     );
     await refused(/--stage-ms: expected times such as/, '--step-ms', '1', '--stage-ms', 'encode');
     expect((await pipe('plan', 'no.pipeline.ts')).code).toBe(2);

@@ -9,10 +9,12 @@ import {
   type PlanOptions,
   type Sample,
   adamw,
+  adamw8bit,
   assistant,
   audio,
   batch,
   chat,
+  checkpoints,
   constant,
   decodeMedia,
   encode,
@@ -21,6 +23,7 @@ import {
   filter,
   flatMap,
   gemma3n,
+  lora,
   map,
   mix,
   parquet,
@@ -43,7 +46,8 @@ import { sampleFlow } from '../../src/train/sample-flow.js';
 import { IN_FLIGHT, trainingFlow } from '../../src/train/training.js';
 import { bytesOf, wav } from '../audio/fixtures.js';
 import { type ColourRow, colourRows, modelFolder, temporaryFolder, writeRows } from './job.js';
-import { conversation, runJob } from './run-job.js';
+import { savedModel } from './saved-model.js';
+import { conversation, jobSpec, runJob } from './run-job.js';
 
 const signal = new AbortController().signal;
 const step = (maxSteps: number, accumulate = 1) =>
@@ -64,6 +68,7 @@ function job(change: Record<string, unknown> = {}, file = rowsFile): object {
 
 const folder = temporaryFolder();
 const rowsFile = writeRows(join(folder, 'rows.parquet'), await colourRows(40));
+const base = await savedModel();
 const plan = (spec: object, options: PlanOptions = {}) => planPipeline(spec, { cache: false, ...options });
 
 /** Shapes, counts and rows of every batch as the run has them. */
@@ -262,6 +267,41 @@ describe('a plan', () => {
         'device',
       ]);
     }
+  });
+
+  it.each([
+    ['all that learns', {}],
+    [
+      'an adapter, an average and 8-bit states',
+      {
+        model: gemma3n(base, {
+          dtype: 'bfloat16',
+          adapter: lora({ rank: 4, alpha: 8, init: 'gaussian' }),
+        }),
+        step: sft({
+          optimizer: adamw8bit({ lr: 1e-3 }),
+          schedule: constant(),
+          maxSteps: 3,
+          ema: { decay: 0.9 },
+        }),
+      },
+    ],
+  ])('counts the copy that a checkpoint takes, without a device, of %s', async (_what, change) => {
+    const { result } = await runJob({
+      maxSteps: 3,
+      sinks: [checkpoints({ every: 2 })],
+      change: (declared) => ({ ...declared, ...change }),
+    });
+    const declared = { ...(await jobSpec({ maxSteps: 3, sinks: [checkpoints({ every: 2 })] })), ...change };
+    const { training } = await plan(declared);
+    expect(training!.checkpointBytes).toBe(result!.end.peakCheckpointBytes);
+    expect(training!.wholePeakBytes).toBe(training!.peakBytes + training!.checkpointBytes!);
+    expect(training!.checkpointBytes).toBeGreaterThan(0);
+    const without = await plan({ ...declared, sinks: [] });
+    expect(without.training).toMatchObject({
+      checkpointBytes: 0,
+      wholePeakBytes: without.training!.peakBytes,
+    });
   });
 
   it('refuses a pool that is too small, with the numbers, and data that give nothing', async () => {

@@ -8,6 +8,7 @@ import { snapshotBytes, snapshotOf } from '../../src/train/checkpoint.js';
 import { Learner } from '../../src/train/learner.js';
 import type { ModelOptions } from '../../src/train/options.js';
 import { forgetSnapshot, takeSnapshot, writeSnapshot } from '../../src/train/snapshot.js';
+import { SnapshotMemory } from '../../src/train/snapshot-memory.js';
 import { temporaryFolder } from './job.js';
 import { learnerSpec, train } from './learner-spec.js';
 import { settledTensors } from '../live.js';
@@ -104,6 +105,7 @@ describe('a snapshot', () => {
         changing: learner.changing,
         optimizer: learner.optimizer!.namedState(),
       },
+      undefined,
       1000,
     );
     expect(snapshot.bytes).toBe(0);
@@ -112,6 +114,70 @@ describe('a snapshot', () => {
     const copied = await writeSnapshot(temporaryFolder(), snapshotOf(learner, NO_STREAM));
     expect(filesOf(path)[0]).toBe(filesOf(copied.path)[0]);
     expect(filesOf(path)[1]).not.toBe('');
+  });
+
+  it('is copied to where the one before was, and gives that back when it is asked to', async () => {
+    const learner = await open({ freeze: ['vision', 'audio'] });
+    train(learner, 1);
+    const memory = new SnapshotMemory();
+    await settledTensors();
+    const used = () => engine().tensorMemory(false)[0];
+    const before = used();
+    const first = snapshotOf(learner, NO_STREAM, undefined, memory);
+    expect(memory.numBytes).toBe(first.bytes);
+    const { path } = await writeSnapshot(temporaryFolder(), first);
+    expect(used()).toBe(before + first.bytes);
+
+    train(learner, 1);
+    const second = snapshotOf(learner, NO_STREAM, undefined, memory);
+    expect(used()).toBe(before + first.bytes);
+    train(learner, 1);
+    const { path: after } = await writeSnapshot(temporaryFolder(), second);
+    const fresh = await open({ freeze: ['vision', 'audio'] });
+    train(fresh, 2);
+    const alone = await writeSnapshot(temporaryFolder(), snapshotOf(fresh, NO_STREAM));
+    expect(filesOf(after)).toEqual(filesOf(alone.path));
+    expect(filesOf(path)[0]).not.toBe(filesOf(after)[0]);
+
+    await settledTensors();
+    const kept = used();
+    memory.clear();
+    expect(kept - used()).toBe(first.bytes);
+    expect(memory.numBytes).toBe(0);
+  });
+
+  it('needs no memory for what is copied to where it was', async () => {
+    const learner = await open();
+    train(learner, 1);
+    const memory = new SnapshotMemory();
+    const { random: _random, ...state } = learner.state;
+    const take = (freeBytes: number) => {
+      const snapshot = takeSnapshot(
+        {
+          state: { step: state.step, rng: {}, position: null, ledger: null },
+          model: learner.model,
+          changing: learner.changing,
+          optimizer: learner.optimizer!.namedState(),
+        },
+        memory,
+        freeBytes,
+      );
+      forgetSnapshot(snapshot);
+      return snapshot.bytes;
+    };
+    expect(take(1000)).toBe(0);
+    const bytes = take(1e9);
+    expect(bytes).toBeGreaterThan(1000);
+    expect(take(0)).toBe(bytes);
+  });
+
+  it('posts the files beside the weights without a copy of each', async () => {
+    const learner = await open();
+    const [one, two] = [snapshotOf(learner, NO_STREAM), snapshotOf(learner, NO_STREAM)];
+    const tokenizers = [one, two].map(({ files }) => files.get('tokenizer.json')!);
+    expect(tokenizers[0]!.buffer).toBeInstanceOf(SharedArrayBuffer);
+    expect(tokenizers[0]).toBe(tokenizers[1]);
+    [one, two].forEach(forgetSnapshot);
   });
 
   it('that cannot be written is freed, and leaves what was there', async () => {

@@ -25,7 +25,12 @@ export default command<PlanArguments>({
         describe: 'Use and keep scans in .sluice beside the data (--no-cache)',
       })
       .option('step-ms', { type: 'number', describe: 'Time of a step on the device: foretells its waits' })
-      .option('stage-ms', { type: 'string', describe: 'Time of a sample: decodeMedia=4,encode=1' })
+      .option('stage-ms', {
+        type: 'string',
+        array: true,
+        nargs: 1,
+        describe: 'Time of a sample: decodeMedia=4,encode=1 (again for more stages)',
+      })
       .option('source-ms', { type: 'number', describe: 'Time of a sample in the source [0]' })
       .option('json', { type: 'boolean', default: false, describe: 'One JSON object on stdout' }),
   handler: async (args) => {

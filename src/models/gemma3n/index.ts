@@ -35,7 +35,7 @@ export {
 } from './load.js';
 export { FlopCounter, textLoad, type BatchShape, type Flops } from './flops.js';
 export { EMBEDDINGS, mappedTables, refuseLearningTables } from './mapped-embeddings.js';
-export type { Gemma3n } from './model.js';
+export { createGemma3n, type Gemma3n } from './model.js';
 export { whitenProjector } from './projector.js';
 export {
   RECOMPUTED_PARTS,
