@@ -96,11 +96,13 @@ describe.each([
     const parameters = Array.from(model.namedParameters(), ([, parameter]) => parameter);
     expect(parameters.reduce((sum, { numel }) => sum + numel, 0)).toBe(full.trainedParameters);
     const optimizer = adamw({ lr: 1e-3 })(parameters);
-    const step = (): { most: number; update: number; gradients: number } => {
+    const step = (checkpointing = false): { most: number; update: number; gradients: number } => {
       const { used } = tensorMemory({ restart: true });
-      scope(() =>
-        model.lossSum({ inputIds: idsOf(batch, length), labels: idsOf(batch, length) }).loss.backward(),
-      );
+      scope(() => {
+        const inputs = { inputIds: idsOf(batch, length), labels: idsOf(batch, length) };
+        if (checkpointing) model.lossSumBackward(inputs);
+        else model.lossSum(inputs).loss.backward();
+      });
       const gradients = tensorMemory().used - used;
       optimizer.step();
       const { most } = tensorMemory();
@@ -112,6 +114,8 @@ describe.each([
     within(full.optimizer, first.update, 0.001); // and a count of steps for each tensor
     const second = step();
     within(full.peak - full.weights - full.optimizer, second.most, 0.1);
+    const recomputed = step(true);
+    within(full.peakCheckpointed - full.weights - full.optimizer, recomputed.most, 0.12);
     optimizer.dispose();
     model.dispose();
   });
@@ -170,6 +174,25 @@ test('QLoRA takes less than 0.3 of what bfloat16 takes for the published models,
     expect(nf4!.share).toBeLessThan(0.26);
     const adapters = 4 * memory.lora.adapterParameters;
     expect((whole!.weights - adapters) / (2 * parameters.live), name).toBeLessThan(0.3);
+  }
+});
+
+test('a recipe with checkpointing needs what is counted for it, and saves the activations that are told', async () => {
+  const load = { batch: 4, length: 256, dtype: 'float32', rank: 4 } as const;
+  for (const [method, name] of [
+    ['full', 'full'],
+    ['lora', 'lora'],
+    ['qlora', 0],
+  ] as const) {
+    const peak = async (checkpointing: boolean) =>
+      inspectCheckpoint(mid, { ...load, recipe: { method, checkpointing } });
+    const [plain, again] = [await peak(false), await peak(true)];
+    const need = name === 0 ? plain.memory.qlora[0]! : plain.memory[name];
+    expect(plain.recipe!.peak).toBe(Math.round(need.peak));
+    expect(again.recipe!.peak).toBe(Math.round(need.peakCheckpointed));
+    if (method !== 'full')
+      expect(need.peak - need.peakCheckpointed).toBe(need.activations - need.activationsCheckpointed);
+    expect(again.recipe!.peak).toBeLessThan(plain.recipe!.peak);
   }
 });
 

@@ -54,12 +54,16 @@ export function mostForRecomputing(text: TextConfig, load: Load, passing: number
   const { hiddenSize: H, altupNumInputs: N, hiddenSizePerLayerInput: P, numHiddenLayers, kvSources } = text;
   const tokens = load.batch * load.length;
   const K = text.numKeyValueHeads * text.headDim;
-  const { layers } = keptElements(text, load);
   const shared = new Set(kvSources.filter((source, layer) => source !== layer)).size;
   const inputs = tokens * (numHiddenLayers * N * H + H + 2 * numHiddenLayers * P + 2 * shared * K);
-  const gradients = tokens * (2 * N + 2) * H;
-  const bytes = dtypeBytes(load.dtype);
-  return inputs * bytes + Math.max((Math.max(...layers) + gradients) * bytes, passing);
+  return inputs * dtypeBytes(load.dtype) + Math.max(recomputedLayer(text, load), passing);
+}
+
+/** One layer computed again, the largest, and the gradients of its outputs. */
+export function recomputedLayer(text: TextConfig, load: Load): number {
+  const { hiddenSize: H, altupNumInputs: N } = text;
+  const gradients = load.batch * load.length * (2 * N + 2) * H;
+  return (Math.max(...keptElements(text, load).layers) + gradients) * dtypeBytes(load.dtype);
 }
 
 /** Elements that each layer's forward keeps, and what stands around the layers. */

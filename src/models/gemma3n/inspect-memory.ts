@@ -9,6 +9,7 @@ import {
   headGradient,
   keptForBackward,
   mostForRecomputing,
+  recomputedLayer,
   kvCacheBytes,
   visionBytes,
   workOfForward,
@@ -63,7 +64,7 @@ export interface MemoryFacts {
   readonly perLayerEmbeddings: number;
 }
 
-export interface QloraNeed extends MemoryNeed {
+export interface QloraNeed extends FineTuningNeed {
   readonly quantisation: Quantisation;
   readonly adapterParameters: number;
   /** Bytes of what is quantised, beside those that it takes in the model's dtype. */
@@ -83,14 +84,15 @@ const STRETCH = 2 ** 22;
 export interface FineTuningNeed extends MemoryNeed {
   /** `activations` where all layers are computed again in the backward pass. */
   readonly activationsCheckpointed: number;
+  /** `peak` and `peakEmbeddingsOff` with them. */
+  readonly peakCheckpointed: number;
+  readonly peakCheckpointedEmbeddingsOff: number;
   /** What an exponential moving average of all that learns adds to the peak. */
   readonly average: number;
 }
 
 /** Adapters and all of AdamW's state are float32. */
 const FLOAT_BYTES = 4;
-/** AdamW converts gradients of 16 bits to float32 for so many elements at a time. */
-const CONVERTED_ELEMENTS = 64 * 2 ** 20;
 
 /** @param counts of the same configuration */
 export function memoryFacts(
@@ -139,18 +141,21 @@ function lora(config: Gemma3nConfig, counts: ParameterCounts, options: MemoryOpt
   const towers = Math.max(visionBytes(config, options).work, audioBytes(config, options).work);
   const passing = Math.max(workOfLoss(text, options, false), towers);
   const activations = keptForBackward(text, options) + passing;
-  const peak = weights + gradients + optimizer + activations;
-  const off = peak - counts.parts.perLayerEmbeddings * bytes;
+  const activationsCheckpointed = mostForRecomputing(text, options, passing);
+  const held = weights + gradients + optimizer;
+  const table = counts.parts.perLayerEmbeddings * bytes;
   return {
     weights,
     gradients,
     optimizer,
     activations,
-    activationsCheckpointed: mostForRecomputing(text, options, passing),
+    activationsCheckpointed,
     average: adapterParameters * FLOAT_BYTES,
     kvCache: 0,
-    peak,
-    peakEmbeddingsOff: off,
+    peak: held + activations,
+    peakEmbeddingsOff: held + activations - table,
+    peakCheckpointed: held + activationsCheckpointed,
+    peakCheckpointedEmbeddingsOff: held + activationsCheckpointed - table,
     adapterParameters,
   };
 }
@@ -172,12 +177,16 @@ function qlora(
   const head = config.text.tieWordEmbeddings ? counts.parts.tokenEmbeddings : counts.parts.outputHead;
   const more = quantisation.embeddings ? Math.min(STRETCH, head) * bytes : Math.max(0, stretch - passing);
   const peak = plain.peak - saved + more;
+  const peakCheckpointed = plain.peakCheckpointed - saved + more;
   return {
     ...plain,
     weights: plain.weights - saved,
     activations: plain.activations + more,
+    activationsCheckpointed: plain.activationsCheckpointed + more,
     peak,
     peakEmbeddingsOff: peak - found.perLayerEmbeddings,
+    peakCheckpointed,
+    peakCheckpointedEmbeddingsOff: peakCheckpointed - found.perLayerEmbeddings,
     quantisation,
     share: found.after / found.before,
   };
@@ -194,40 +203,45 @@ function full(config: Gemma3nConfig, counts: ParameterCounts, options: MemoryOpt
   const stateBytes = bytes === 2 ? 3 * FLOAT_BYTES : 2 * bytes;
 
   const learns = (part: PartName): boolean => !frozen.has(part);
-  const peakOf = (trained: number, weights: number): Omit<MemoryNeed, 'peakEmbeddingsOff'> => {
-    const gradients = trained * bytes;
-    const optimizer = trained * stateBytes;
-    const head = learns(text.tieWordEmbeddings ? 'tokenEmbeddings' : 'outputHead');
-    const early = head ? headGradient(text, options) : 0;
-    const [vision, audio] = [visionBytes(config, options), audioBytes(config, options)];
-    const kept =
-      keptForBackward(text, options) +
-      (learns('vision') ? vision.kept : 0) +
-      (learns('audio') ? audio.kept : 0);
-    const activations = kept + Math.max(workOfLoss(text, options, head), vision.work, audio.work);
-    // A table that is read and multiplied has two gradients for a moment, before they are one.
-    const twice = head && text.tieWordEmbeddings ? counts.parts.tokenEmbeddings * bytes : 0;
-    const converting = bytes === 2 ? FLOAT_BYTES * Math.min(CONVERTED_ELEMENTS, trained) : 0;
-    // What the forward kept goes as gradients come: the fullest moments are the backward's first and last, and the update.
-    const fullest = Math.max(activations + early, gradients + Math.max(twice, converting));
-    return { weights, gradients, optimizer, activations, kvCache: 0, peak: weights + optimizer + fullest };
-  };
-
-  const trained = PARTS.filter(learns).reduce((sum, part) => sum + counts.parts[part], 0);
-  const table = counts.parts.perLayerEmbeddings;
-  const trainedOff = trained - (learns('perLayerEmbeddings') ? table : 0);
-  const need = peakOf(trained, counts.live * bytes);
-  // What towers keep where they learn is told as without it.
   const head = learns(text.tieWordEmbeddings ? 'tokenEmbeddings' : 'outputHead');
+  const early = head ? headGradient(text, options) : 0;
   const [vision, audio] = [visionBytes(config, options), audioBytes(config, options)];
   const passing = Math.max(workOfLoss(text, options, head), vision.work, audio.work);
   const ofTowers = (learns('vision') ? vision.kept : 0) + (learns('audio') ? audio.kept : 0);
-  const extra = {
-    activationsCheckpointed: mostForRecomputing(text, options, passing) + ofTowers,
-    average: trained * Math.max(bytes, FLOAT_BYTES),
+  const activations = keptForBackward(text, options) + ofTowers + passing;
+  // The first layer is the last to be computed again: before its own gradients are there.
+  const ofLayer = (counts.parts.text * bytes) / text.numHiddenLayers;
+  const layer = Math.max(0, recomputedLayer(text, options) - ofLayer);
+  // What towers keep where they learn is told as without it.
+  const activationsCheckpointed = mostForRecomputing(text, options, passing) + ofTowers;
+  // A table that is read and multiplied has two gradients for a moment, before they are one.
+  const twice = head && text.tieWordEmbeddings ? counts.parts.tokenEmbeddings * bytes : 0;
+
+  // What the forward kept goes as gradients come: the fullest moments are the backward's first and last.
+  const peakOf = (trained: number, weights: number, most: number, last = 0): number => {
+    const fullest = Math.max(most + early, trained * bytes + Math.max(twice, last));
+    return weights + trained * stateBytes + fullest;
   };
-  const { peak: peakEmbeddingsOff } = peakOf(trainedOff, (counts.live - table) * bytes);
-  return { ...need, ...extra, peakEmbeddingsOff, trainedParameters: trained };
+
+  const table = counts.parts.perLayerEmbeddings;
+  const trained = PARTS.filter(learns).reduce((sum, part) => sum + counts.parts[part], 0);
+  const trainedOff = trained - (learns('perLayerEmbeddings') ? table : 0);
+  const weights = counts.live * bytes;
+  const weightsOff = (counts.live - table) * bytes;
+  return {
+    weights,
+    gradients: trained * bytes,
+    optimizer: trained * stateBytes,
+    activations,
+    activationsCheckpointed,
+    average: trained * Math.max(bytes, FLOAT_BYTES),
+    kvCache: 0,
+    peak: peakOf(trained, weights, activations),
+    peakEmbeddingsOff: peakOf(trainedOff, weightsOff, activations),
+    peakCheckpointed: peakOf(trained, weights, activationsCheckpointed, layer),
+    peakCheckpointedEmbeddingsOff: peakOf(trainedOff, weightsOff, activationsCheckpointed, layer),
+    trainedParameters: trained,
+  };
 }
 
 /** rank x (inputs + outputs) of each projection; sharing layers have no keys and values. */

@@ -2,7 +2,7 @@
 // weights of 4 bits, and with per-layer embeddings in their file.
 
 import type { Gemma3nConfig, TextConfig } from './config.js';
-import { dtypeBytes, keptForBackward, type Load } from './inspect-activations.js';
+import { dtypeBytes, type Load } from './inspect-activations.js';
 import { memoryFacts, type MemoryOptions } from './inspect-memory.js';
 import type { ParameterCounts } from './inspect-parameters.js';
 
@@ -19,27 +19,17 @@ export interface RecipeOptions extends MemoryOptions {
 /** @param counts of the same configuration
  *  @returns bytes on the device at the fullest moment; activations are estimated */
 export function recipePeak(config: Gemma3nConfig, counts: ParameterCounts, options: RecipeOptions): number {
-  const { method, mapped } = options;
+  const { method, checkpointing, mapped } = options;
   const facts = memoryFacts(config, counts, options);
   const need = method === 'full' ? facts.full : method === 'qlora' ? facts.qlora[0]! : facts.lora;
-  const peak = mapped ? need.peakEmbeddingsOff : need.peak;
-  return Math.round(
-    peak -
-      (options.checkpointing ? savedByCheckpointing(config.text, options) : 0) +
-      (method === 'dora' ? combinedWeight(config.text, options) : 0),
-  );
-}
-
-/** What all layers keep, without their inputs, the keys and values that others share, and one layer's own. */
-function savedByCheckpointing(text: TextConfig, load: Load): number {
-  const { hiddenSize, altupNumInputs, hiddenSizePerLayerInput, numHiddenLayers } = text;
-  const tokens = load.batch * load.length;
-  const around = tokens * (6 * altupNumInputs * hiddenSize + 3 * numHiddenLayers * hiddenSizePerLayerInput);
-  const inLayers = keptForBackward(text, load) - around * dtypeBytes(load.dtype);
-  const inputs = tokens * numHiddenLayers * altupNumInputs * hiddenSize;
-  const shared = 2 * 2 * tokens * text.numKeyValueHeads * text.headDim;
-  const left = (inputs + shared) * dtypeBytes(load.dtype) + (1.5 * inLayers) / numHiddenLayers;
-  return Math.max(0, inLayers - left);
+  const peak = checkpointing
+    ? mapped
+      ? need.peakCheckpointedEmbeddingsOff
+      : need.peakCheckpointed
+    : mapped
+      ? need.peakEmbeddingsOff
+      : need.peak;
+  return Math.round(peak + (method === 'dora' ? combinedWeight(config.text, options) : 0));
 }
 
 /** DoRA makes a weight and its update anew to measure them: the largest one, twice. */
