@@ -30,7 +30,7 @@
 #include <numeric>
 #include <vector>
 
-#include "attend-kernels.h"
+#include "attend-plan.h"
 #include "attend-products.h"
 #include "builds.h"
 #include "composed.h"
@@ -48,155 +48,6 @@ using Maybe = std::optional<Tensor>;
 /// column do not fall on each other in the cache.
 constexpr int64_t kChunk = 512, kScoreStride = kChunk + 16;
 constexpr int64_t kMostParts = 16;
-
-int64_t upTo(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
-
-struct Options {
-  Maybe mask, starts;
-  int64_t window;
-  double scale;
-  bool isPlain, isBfloat16;
-};
-
-/// The rows of each head, wherever they lie.
-struct Rows {
-  explicit Rows(const Tensor& x)
-      : data(x.const_data_ptr()), batch(x.stride(0)), head(x.stride(1)), row(x.stride(2)) {}
-  template <class T>
-  T* at(int64_t b, int64_t h, int64_t r) const {
-    return static_cast<T*>(const_cast<void*>(data)) + b * batch + h * head + r * row;
-  }
-  const void* data;
-  int64_t batch, head, row;
-};
-
-/// Of one attention, and what its queries see.
-struct Plan {
-  Plan(const Tensor& q, const Tensor& k, const Options& options)
-      : batch(q.size(0)), heads(q.size(1)), kvHeads(k.size(1)), group(heads / kvHeads), queries(q.size(2)),
-        keys(k.size(2)), size(q.size(3)), blocks(upTo(queries, kTile) / kTile), tiles(upTo(keys, kTile) / kTile),
-        scale(static_cast<float>(options.scale)), isPlain(options.isPlain), window_(options.window),
-        starts_(options.starts), mask_(options.mask) {
-    if (has(mask_)) sumUpMask();
-  }
-
-  int64_t batch, heads, kvHeads, group, queries, keys, size, blocks, tiles;
-  float scale;
-  bool isPlain;
-
-  int64_t rowsOf(int64_t block) const { return std::min(kTile, queries - block * kTile); }
-  int64_t keysOf(int64_t tile) const { return std::min(kTile, keys - tile * kTile); }
-  /// Numbers of a head's padded keys.
-  int64_t keyNumbers() const { return tiles * kTile * size; }
-
-  enum class Seen : uint8_t { kNothing, kPart, kAll };
-
-  /// Keys, and queries of a block.
-  struct Strip {
-    int64_t key, keys, query, queries;
-    bool seenByAll;
-  };
-
-  /// What a block's queries see of a row of the batch.
-  struct Block {
-    /// Tiles: what lies outside is hidden from all of them.
-    int64_t first, last;
-    Sight sight;
-    int32_t firsts[kTile], lasts[kTile];
-    /// The narrowest of all queries.
-    int64_t latestFirst, earliestLast;
-    const Seen* mask;
-
-    Seen sees(int64_t tile) const {
-      if (mask && mask[tile] != Seen::kAll) return mask[tile];
-      return latestFirst <= tile * kTile && (tile + 1) * kTile <= earliestLast ? Seen::kAll : Seen::kPart;
-    }
-
-    /// The keys among `width` from `start` on that some of the rows see, in multiples of half a tile.
-    std::pair<int64_t, int64_t> reach(int64_t row, int64_t end, int64_t start, int64_t width) const {
-      int64_t first = width, last = 0;
-      for (; row < end; ++row) {
-        first = std::min<int64_t>(first, firsts[row] - start);
-        last = std::max<int64_t>(last, lasts[row] - start);
-      }
-      constexpr int64_t half = kTile / 2;
-      return {std::max<int64_t>(first, 0) / half * half, upTo(std::min(last, width), half)};
-    }
-
-    /// body(strip) for keys of a tile and those queries of which some see some of them, in multiples of 16: all of a tile
-    /// that all see, halves of others.
-    template <class Body>
-    void inStrips(int64_t tile, int64_t keys, int64_t queries, const Body& body) const {
-      const Seen seen = sees(tile);
-      if (seen == Seen::kNothing) return;
-      const int64_t step = seen == Seen::kAll ? keys : kTile / 2;
-      for (int64_t begin = 0; begin < keys; begin += step) {
-        Strip strip{tile * kTile + begin, std::min(step, keys - begin), 0, queries, seen == Seen::kAll};
-        if (!strip.seenByAll) {
-          const auto isBlind = [&](int64_t r) { return lasts[r] <= strip.key || strip.key + strip.keys <= firsts[r]; };
-          while (strip.query < queries && isBlind(strip.query)) ++strip.query;
-          int64_t end = queries;
-          while (end > strip.query && isBlind(end - 1)) --end;
-          if (strip.query == end) continue;
-          strip.query = strip.query / 16 * 16;
-          strip.queries = upTo(end, 16) - strip.query;
-        }
-        body(strip);
-      }
-    }
-  };
-
-  void look(int64_t b, int64_t block, Block& to) const {
-    const int64_t rows = rowsOf(block), begin = block * kTile;
-    const int32_t* starts = nullptr;
-    if (has(starts_)) starts = starts_->const_data_ptr<int32_t>() + (starts_->size(0) > 1 ? b * queries : 0) + begin;
-    int64_t first = keys, last = 0;
-    to.latestFirst = 0, to.earliestLast = keys;
-    for (int64_t r = 0; r < kTile; ++r) to.firsts[r] = to.lasts[r] = 0;
-    for (int64_t r = 0; r < rows; ++r) {
-      const int64_t place = keys - queries + begin + r;
-      const int64_t reach = std::max<int64_t>({0, place - window_ + 1, starts ? starts[r] : 0});
-      to.firsts[r] = static_cast<int32_t>(reach), to.lasts[r] = static_cast<int32_t>(place + 1);
-      first = std::min(first, reach), last = place + 1;
-      to.latestFirst = std::max(to.latestFirst, reach), to.earliestLast = std::min(to.earliestLast, place + 1);
-    }
-    to.first = first / kTile, to.last = upTo(last, kTile) / kTile;
-    to.sight = {to.firsts, to.lasts, nullptr, 0};
-    to.mask = nullptr;
-    if (!has(mask_)) return;
-
-    const int64_t perBatch = maskBlocks_ * tiles, of = mask_->size(0) > 1 ? b : 0;
-    to.mask = maskSeen_.data() + of * perBatch + (maskBlocks_ > 1 ? block * tiles : 0);
-    const bool isEach = mask_->size(2) > 1;
-    to.sight.mask = mask_->const_data_ptr<bool>() + (of * mask_->size(2) + (isEach ? begin : 0)) * keys;
-    to.sight.maskStride = isEach ? keys : 0;
-    while (to.first < to.last && to.mask[to.first] == Seen::kNothing) ++to.first;
-    while (to.first < to.last && to.mask[to.last - 1] == Seen::kNothing) --to.last;
-  }
-
- private:
-  void sumUpMask() {
-    const bool* mask = mask_->const_data_ptr<bool>();
-    const int64_t rows = mask_->size(2);
-    maskBlocks_ = upTo(rows, kTile) / kTile;
-    maskSeen_.resize(mask_->size(0) * maskBlocks_ * tiles);
-    for (int64_t i = 0; i < static_cast<int64_t>(maskSeen_.size()); ++i) {
-      const int64_t tile = i % tiles, block = i / tiles % maskBlocks_, b = i / tiles / maskBlocks_;
-      const int64_t height = std::min(kTile, rows - block * kTile), width = keysOf(tile);
-      int64_t count = 0;
-      for (int64_t r = 0; r < height; ++r) {
-        const bool* row = mask + (b * rows + block * kTile + r) * keys + tile * kTile;
-        for (int64_t s = 0; s < width; ++s) count += row[s];
-      }
-      maskSeen_[i] = count == 0 ? Seen::kNothing : count == height * width ? Seen::kAll : Seen::kPart;
-    }
-  }
-
-  int64_t window_;
-  Maybe starts_, mask_;
-  int64_t maskBlocks_ = 0;
-  std::vector<Seen> maskSeen_;
-};
 
 /// body(task) for each of `count` tasks, on whichever thread is free.
 template <class C, class Body>
@@ -231,7 +82,7 @@ class Scratch {
 };
 
 template <class C>
-Tensor operands(const Plan& plan, int64_t count) {
+Tensor operands(const AttendPlan& plan, int64_t count) {
   const auto dtype = sizeof(C) == sizeof(float) ? at::kFloat : at::kBFloat16;
   return at::empty({count * plan.batch * plan.kvHeads * plan.keyNumbers()}, at::TensorOptions(dtype));
 }
@@ -254,7 +105,7 @@ Operand<C> operandOf(const T* from, int64_t stride, int64_t count, int64_t size,
 }
 
 template <class T, class C>
-void forwardAs(const Plan& plan, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& y, float* logSums) {
+void forwardAs(const AttendPlan& plan, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& y, float* logSums) {
   const AttendKernels<T, C>& kernels = SLUICE_BEST(attendKernels, T, C)();
   const Rows queries(q), keys(k), values(v), to(y);
   const int64_t size = plan.size, kvHeads = plan.batch * plan.kvHeads, each = plan.keyNumbers();
@@ -282,7 +133,7 @@ void forwardAs(const Plan& plan, const Tensor& q, const Tensor& k, const Tensor&
     C *const gathered = scratch.take<C>(kTile * size), *const weights = scratch.take<C>(kTile * kScoreStride);
     float *const scores = scratch.take<float>(kTile * kScoreStride), *const sums = scratch.take<float>(kTile * size);
 
-    Plan::Block sees;
+    AttendPlan::Block sees;
     plan.look(b, block, sees);
     const auto query = operandOf<T, C>(queries.at<const T>(b, h, begin), queries.row, count, size, rows, gathered);
     Softmax softmax;
@@ -293,8 +144,8 @@ void forwardAs(const Plan& plan, const Tensor& q, const Tensor& k, const Tensor&
       const int64_t last = std::min(sees.last, tile + kChunk / kTile), start = tile * kTile, width = (last - tile) * kTile;
       Sight sight = {sees.firsts, sees.lasts, nullptr, sees.sight.maskStride};
       for (int64_t t = tile; t < last; ++t) {
-        if (sees.mask && sees.mask[t] != Plan::Seen::kAll) sight.mask = sees.sight.mask;
-        sees.inStrips(t, upTo(plan.keysOf(t), 16), rows, [&](const Plan::Strip& strip) {
+        if (sees.mask && sees.mask[t] != AttendPlan::Seen::kAll) sight.mask = sees.sight.mask;
+        sees.inStrips(t, upTo(plan.keysOf(t), 16), rows, [&](const AttendPlan::Strip& strip) {
           const C* const right = rightColumns(ownKeys + t * kTile * size, strip.key - t * kTile);
           product(strip.queries, strip.keys, size, query.rows + strip.query * query.stride, query.stride, right, kTile,
                   scores + strip.query * kScoreStride + strip.key - start, kScoreStride, false, plan.isPlain);
@@ -319,10 +170,10 @@ void forwardAs(const Plan& plan, const Tensor& q, const Tensor& k, const Tensor&
 }
 
 /// A part of a key/value head's queries: blocks of its heads, one head after the other.
-std::vector<int64_t> partsOf(const Plan& plan, int64_t count) {
+std::vector<int64_t> partsOf(const AttendPlan& plan, int64_t count) {
   const int64_t items = plan.group * plan.blocks;
   std::vector<int64_t> costs(items), ends;
-  Plan::Block sees;
+  AttendPlan::Block sees;
   for (int64_t i = 0; i < items; ++i) {
     plan.look(0, i % plan.blocks, sees);
     costs[i] = std::max<int64_t>(sees.last - sees.first, 1);
@@ -338,7 +189,7 @@ std::vector<int64_t> partsOf(const Plan& plan, int64_t count) {
 }
 
 /// Parts into which the queries of a key/value head fall, so that every thread has as many.
-int64_t numParts(const Plan& plan) {
+int64_t numParts(const AttendPlan& plan) {
   const int64_t heads = plan.batch * plan.kvHeads, threads = at::get_num_threads();
   if (heads >= 4 * threads) return 1;
   return std::min({threads / std::gcd(threads, heads), plan.group * plan.blocks, kMostParts});
@@ -349,7 +200,7 @@ struct Grads {
 };
 
 template <class T, class C>
-void backwardAs(const Plan& plan, const Tensor& grad, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& y,
+void backwardAs(const AttendPlan& plan, const Tensor& grad, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& y,
                 const Tensor& logSums, const Grads& to) {
   const AttendKernels<T, C>& kernels = SLUICE_BEST(attendKernels, T, C)();
   const Rows queries(q), keys(k), values(v), outputs(y), grads(grad), queryGrads(to.q), keyGrads(to.k), valueGrads(to.v);
@@ -403,11 +254,11 @@ void backwardAs(const Plan& plan, const Tensor& grad, const Tensor& q, const Ten
       std::copy_n(logs + (b * plan.heads + h) * plan.queries + begin, count, logsOf);
       kernels.rowDots(outputs.at<const T>(b, h, begin), outputs.row, grad, grads.row, count, size, dots);
 
-      Plan::Block sees;
+      AttendPlan::Block sees;
       plan.look(b, block, sees);
       std::fill_n(turned, n * size, 0.0f);
       for (int64_t tile = sees.first; tile < sees.last; ++tile)
-        sees.inStrips(tile, upTo(plan.keysOf(tile), 16), n, [&](const Plan::Strip& strip) {
+        sees.inStrips(tile, upTo(plan.keysOf(tile), 16), n, [&](const AttendPlan::Strip& strip) {
           const int64_t m = strip.keys, w = strip.queries, at = strip.key * size, from = strip.query;
           const C *const key = keyRows + head * each + at, *const value = valueRows + head * each + at;
           product(m, w, size, key, size, rightColumns(turnedQueries, from), n, scores, w, false, plan.isPlain);
@@ -441,8 +292,8 @@ struct Attended {
   Tensor y, logSums;
 };
 
-Attended compute(const Tensor& q, const Tensor& k, const Tensor& v, const Options& options, bool wantsSums) {
-  const Plan plan(q, k, options);
+Attended compute(const Tensor& q, const Tensor& k, const Tensor& v, const AttendOptions& options, bool wantsSums) {
+  const AttendPlan plan(q, k, options);
   Attended result{at::empty({plan.batch, plan.queries, plan.heads, plan.size}, q.options()).transpose(1, 2), {}};
   if (wantsSums) result.logSums = at::empty({plan.batch, plan.heads, plan.queries}, q.options().dtype(at::kFloat));
   float* const logSums = wantsSums ? result.logSums.mutable_data_ptr<float>() : nullptr;
@@ -453,11 +304,11 @@ Attended compute(const Tensor& q, const Tensor& k, const Tensor& v, const Option
   return result;
 }
 
-Options optionsOf(const Maybe& mask, const Maybe& starts, int64_t window, double scale, c10::string_view products) {
+AttendOptions optionsOf(const Maybe& mask, const Maybe& starts, int64_t window, double scale, c10::string_view products) {
   TORCH_CHECK(products == "best" || products == "float32" || products == "plain",
               "attend: expected products 'best', 'float32' or 'plain', received '", products, "'");
   const bool isPlain = products == "plain" || !hasMadeProducts();
-  Options options{std::nullopt, std::nullopt, window, scale, isPlain, products == "best" && hasBfloat16Products()};
+  AttendOptions options{std::nullopt, std::nullopt, window, scale, isPlain, products == "best" && hasBfloat16Products()};
   if (has(mask)) options.mask = mask->contiguous();
   if (has(starts)) options.starts = starts->contiguous();
   return options;
@@ -468,7 +319,7 @@ class Attend : public torch::autograd::Function<Attend> {
   static Tensor forward(AutogradContext* context, const Tensor& q, const Tensor& k, const Tensor& v, const Maybe& mask,
                         const Maybe& starts, int64_t window, double scale, std::string products) {
     at::AutoDispatchBelowADInplaceOrView below;
-    const Options options = optionsOf(mask, starts, window, scale, products);
+    const AttendOptions options = optionsOf(mask, starts, window, scale, products);
     const Tensor queries = withRows(q), keys = withRows(k), values = withRows(v);
     const auto [y, logSums] = compute(queries, keys, values, options, true);
     context->save_for_backward({queries, keys, values, y, logSums, options.mask.value_or(Tensor()),
@@ -484,14 +335,14 @@ class Attend : public torch::autograd::Function<Attend> {
     at::AutoDispatchBelowADInplaceOrView below;
     const auto saved = context->get_saved_variables();
     const Tensor &q = saved[0], &k = saved[1], &v = saved[2], &y = saved[3], &logSums = saved[4];
-    const Options options =
+    const AttendOptions options =
         optionsOf(saved[5], saved[6], context->saved_data["window"].toInt(), context->saved_data["scale"].toDouble(),
                   context->saved_data["products"].toStringRef());
     const Grads to{at::empty_like(q), at::empty_like(k), at::empty_like(v)};
     const auto run = q.scalar_type() == at::kFloat ? backwardAs<float, float>
                      : options.isBfloat16          ? backwardAs<uint16_t, uint16_t>
                                                    : backwardAs<uint16_t, float>;
-    run(Plan(q, k, options), withRows(grads[0]), q, k, v, y, logSums, to);
+    run(AttendPlan(q, k, options), withRows(grads[0]), q, k, v, y, logSums, to);
     return {to.q, to.k, to.v, {}, {}, {}, {}, {}};
   }
 };
@@ -557,7 +408,7 @@ Tensor onCpu(const Tensor& q, const Tensor& k, const Tensor& v, const Maybe& mas
   check(q, k, v, mask, starts, window);
   if (!takes(q, k, v, mask, starts, scale, dropout))
     return composed(q, k, v, mask, starts, window, scale, dropout, products);
-  const Options options = optionsOf(mask, starts, window, scale, products);
+  const AttendOptions options = optionsOf(mask, starts, window, scale, products);
   return compute(withRows(q), withRows(k), withRows(v), options, false).y;
 }
 

@@ -65,19 +65,22 @@ export const JOBS: readonly StepJob[] = [
 ];
 
 /** Operations of the products with weights that a step cannot do without: forward, the inputs' gradient and, where all
- *  learns, the weights'. The output head sees labelled rows only. Attention's own products are not among them. */
+ *  learns, the weights'. The output head, and all behind the last layer's attention, see labelled rows only. Attention's own products are not among them. */
 export function productFlops({ config, batch, length, labelled, adapter }: StepJob): number {
   const size = (key: string): number => Number(config[key]);
   const [hidden, layers] = [size('hidden_size'), size('num_hidden_layers')];
   const heads = size('num_attention_heads') * size('head_dim');
   const keys = size('num_key_value_heads') * size('head_dim');
   const perLayer = size('hidden_size_per_layer_input');
-  const each =
-    2 * hidden * heads +
+  const afterAttention =
+    hidden * heads +
     3 * hidden * size('intermediate_size') +
     2 * hidden * size('laurel_rank') +
     2 * hidden * perLayer;
-  const whole = layers * each + 2 * (layers - size('num_kv_shared_layers')) * hidden * keys + 3 * hidden ** 2;
+  // behind the last layer's attention, of labelled rows alone
+  const share = labelled / length;
+  const each = (layers - 1 + share) * afterAttention + layers * hidden * heads;
+  const whole = each + 2 * (layers - size('num_kv_shared_layers')) * hidden * keys + 3 * share * hidden ** 2;
   const before = layers * perLayer * hidden + 3 * hidden ** 2; // of frozen embeddings: without a gradient
   const head = hidden * size('vocab_size') * batch * labelled;
   const tokens = batch * length;
