@@ -3,7 +3,7 @@
 import { dora, gemma3n, pipeline } from 'sluice';
 import sft from './sft.pipeline.js';
 
-const learns = { targets: ['text', 'projector'], modulesToSave: ['embed_tokens'] };
+const learns = { targets: ['text', '*embed_vision*'], modulesToSave: ['embed_tokens'] };
 
 export default pipeline({
   ...sft,

@@ -3,11 +3,13 @@
 import { gemma3n, lora, pipeline } from 'sluice';
 import sft from './sft.pipeline.js';
 
+const learns = { targets: ['text', '*embed_vision*'], modulesToSave: ['embed_tokens'] };
+
 export default pipeline({
   ...sft,
   name: 'image-qlora',
   model: gemma3n('fixtures/tiny-gemma3n', {
     quantise: 'nf4',
-    adapter: lora({ rank: 8, alpha: 16, targets: ['text', 'projector'] }),
+    adapter: lora({ rank: 16, alpha: 96, ...learns }),
   }),
 });

@@ -61,7 +61,14 @@ export { pack, type PackOptions } from './data/pack.js';
 export { filter, flatMap, lift, map, orderedMap, tee, unorderedMap } from './flow/index.js';
 export { metrics } from './train/metrics.js';
 export { checkpoints } from './train/checkpoints.js';
-export { evaluation, exactMatch, promptAlone, promptAloneWords, wordErrorRate } from './eval/index.js';
+export {
+  evaluation,
+  exactMatch,
+  promptAlone,
+  promptAloneWords,
+  rougeL,
+  wordErrorRate,
+} from './eval/index.js';
 export { report } from './report/index.js';
 export { definePart, type Part } from './parts.js';
 

@@ -9,12 +9,15 @@ const FIRST_ELEMENTS = 64;
 const slice = op('aten::slice.Tensor');
 const countNonzero = op('aten::count_nonzero');
 
-/** Names of those that are zero throughout. Biases are left out: zero is what they start from. So are quantised weights,
- *  which have codes in place of numbers. */
+/** Zero is what these start from, and no fault: biases, and the audio tower's scale a dimension, which is softplus of it. */
+const BEGINS_AT_ZERO = /\.(bias|per_dim_scale)$/;
+
+/** Names of those that are zero throughout. What begins at zero is left out, and so are quantised weights, which have codes
+ *  in place of numbers. */
 export function allZero(parameters: Iterable<[string, Tensor]>): string[] {
   const names: string[] = [];
   for (const [name, tensor] of parameters) {
-    if (name.endsWith('.bias') || tensor.numel === 0 || tensor.device === 'meta') continue;
+    if (BEGINS_AT_ZERO.test(name) || tensor.numel === 0 || tensor.device === 'meta') continue;
     if (isZero(tensor)) names.push(name);
   }
   return names;

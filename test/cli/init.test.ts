@@ -33,7 +33,7 @@ beforeAll(() => {
       { role: 'assistant', content: '1' },
     ],
   });
-  writeFileSync(chats, `${line}\n`.repeat(100));
+  writeFileSync(chats, `${line}\n`.repeat(200));
 });
 
 const write = (name: string, given: InitArguments) =>
@@ -67,8 +67,14 @@ describe('pipe init', () => {
         cache: false,
       });
       expect(training).toMatchObject({ steps: 2, quarantined: 0 });
-      expect(evaluations).toHaveLength({ image: 1, audio: 1, mixed: 2, text: 0 }[name]!);
+      expect(evaluations).toHaveLength({ image: 1, audio: 1, mixed: 2, text: 1 }[name]!);
     }
+    const scores = written.map(({ file }) => readFileSync(file, 'utf8').match(/scores: .*/g));
+    const [match, words] = [
+      'scores: [exactMatch(), promptAlone()],',
+      'scores: [wordErrorRate(), promptAloneWords()],',
+    ];
+    expect(scores).toEqual([[match], [words], [match, words], ['scores: [rougeL()],']]);
     expect(readFileSync(written[1]!.file, 'utf8')).toContain(
       "dora({ rank: 4, alpha: 8, targets: ['text', 'projector'] })",
     );

@@ -156,6 +156,7 @@ describe('warnings', () => {
       ['zero', zeros([100, 10])],
       ['almost', almost],
       ['x.bias', zeros([4])],
+      ['model.audio_tower.conformer.0.attention.attn.per_dim_scale', zeros([16])],
     ]);
     expect(names).toEqual(['zero']);
   });

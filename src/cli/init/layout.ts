@@ -22,8 +22,8 @@ export interface Layout {
   readonly samples: string;
   /** Builders that it calls. */
   readonly uses: readonly string[];
-  /** Answers are short enough to be compared word by word. */
-  readonly comparable: boolean;
+  /** What fits its answers: short ones match, transcripts err by words, free ones follow their reference. */
+  readonly score: 'exactMatch' | 'wordErrorRate' | 'rougeL';
 }
 
 /** Column names and their types as text; no types where the format has none. */
@@ -117,7 +117,7 @@ const cauldron: Layout = {
     ),
   )`,
   uses: ['chat', 'user', 'assistant', 'image', 'text'],
-  comparable: true,
+  score: 'exactMatch',
 };
 
 const TURN = '{ readonly role: string; readonly content: string }';
@@ -139,7 +139,7 @@ const messages: Layout = {
   type: `{ readonly messages: readonly ${TURN}[] }`,
   samples: turns(''),
   uses: ['chat', 'user', 'assistant', 'system', 'text'],
-  comparable: false,
+  score: 'rougeL',
 };
 
 const messagesAboutImages: Layout = {
@@ -164,7 +164,7 @@ function clipLayout(clip: string, words: string | undefined): Layout | undefined
     type: `{ readonly ${clip}: { readonly bytes: Uint8Array }; readonly ${words}: string }`,
     samples: `[chat(user(audio(row.${clip}), text('Write down what is said.')), assistant(text(row.${words})))]`,
     uses: ['chat', 'user', 'assistant', 'audio', 'text'],
-    comparable: true,
+    score: 'wordErrorRate',
   };
 }
 
@@ -175,7 +175,7 @@ function asked(picture: string, question: string, answer: string): Layout {
     type: `{ readonly ${picture}: { readonly bytes: Uint8Array }; readonly ${question}: string; readonly ${answer}: string }`,
     samples: `[chat(user(image(row.${picture}), text(row.${question})), assistant(text(row.${answer})))]`,
     uses: ['chat', 'user', 'assistant', 'image', 'text'],
-    comparable: true,
+    score: 'exactMatch',
   };
 }
 
@@ -187,7 +187,7 @@ function captioned(picture: string, caption: string | undefined): Layout | undef
     type: `{ readonly ${picture}: { readonly bytes: Uint8Array }; readonly ${caption}: string }`,
     samples: `[chat(user(image(row.${picture}), text('Describe this picture.')), assistant(text(row.${caption})))]`,
     uses: ['chat', 'user', 'assistant', 'image', 'text'],
-    comparable: false,
+    score: 'rougeL',
   };
 }
 
@@ -198,7 +198,7 @@ function plain(question: string, answer: string): Layout {
     type: `{ readonly ${question}: string; readonly ${answer}: string }`,
     samples: `[chat(user(text(row.${question})), assistant(text(row.${answer})))]`,
     uses: ['chat', 'user', 'assistant', 'text'],
-    comparable: false,
+    score: 'rougeL',
   };
 }
 

@@ -25,15 +25,19 @@ export interface Recipe {
 const HELD_OUT = 64;
 const EPOCHS = 3;
 
+/** What an evaluation scores by, and the longest answer that it waits for. */
+const SCORES = {
+  exactMatch: { names: ['exactMatch', 'promptAlone'], maxNewTokens: 32 },
+  wordErrorRate: { names: ['wordErrorRate', 'promptAloneWords'], maxNewTokens: 128 },
+  rougeL: { names: ['rougeL'], maxNewTokens: 256 },
+} as const satisfies Record<Layout['score'], unknown>;
+
 /** TypeScript, formatted. */
 export function recipeText(recipe: Recipe): string {
   const { name, task, data, fit } = recipe;
   const decodes = task !== 'text';
-  const evaluations = data.filter(({ layout }) => layout.comparable);
   const isMixed = data.length > 1;
   const readers = [...new Set(data.map(({ files }) => sourceOf(files[0]!)))];
-  const clips = evaluations.some(({ layout }) => layout.medium === 'audio');
-  const others = evaluations.some(({ layout }) => layout.medium !== 'audio');
   const imports = [
     ...data.flatMap(({ layout }) => layout.uses),
     ...[
@@ -51,9 +55,8 @@ export function recipeText(recipe: Recipe): string {
     ...readers,
     ...(decodes ? ['decodeMedia'] : []),
     ...(isMixed ? ['mix'] : []),
-    ...(evaluations.length > 0 ? ['evaluation', 'repeat', 'skip', 'take'] : []),
-    ...(clips ? ['promptAloneWords', 'wordErrorRate'] : []),
-    ...(others ? ['exactMatch', 'promptAlone'] : []),
+    ...['evaluation', 'repeat', 'skip', 'take'],
+    ...data.flatMap(({ layout }) => SCORES[layout.score].names),
     ...(fit.method === 'full' ? [] : [fit.method === 'dora' ? 'dora' : 'lora']),
   ];
   const media = decodes ? 'decodeMedia(), ' : '';
@@ -94,7 +97,7 @@ export function recipeText(recipe: Recipe): string {
     '  sinks: [',
     '    metrics(),',
     '    checkpoints({ every: 100, keep: 2 }),',
-    ...evaluations.flatMap((part) => evaluationOf(part, isMixed ? data.indexOf(part) + 1 : undefined)),
+    ...data.flatMap((part, i) => evaluationOf(part, isMixed ? i + 1 : undefined)),
     '    report(),',
     '  ],',
     '});',
@@ -113,7 +116,6 @@ const titles: Readonly<Record<Task, string>> = {
 function rowsOf({ files, layout, unchecked }: DataPart, number: number | undefined): string[] {
   const suffix = number ?? '';
   const list = files.length === 1 ? quoted(files[0]!) : `[${files.map(quoted).join(', ')}]`;
-  const epochs = layout.comparable ? '' : `, epochs: ${EPOCHS}`;
   return [
     ...(unchecked === undefined
       ? []
@@ -122,7 +124,7 @@ function rowsOf({ files, layout, unchecked }: DataPart, number: number | undefin
     `type Row${suffix} = ${layout.type};`,
     '',
     `const rows${suffix} = ${sourceOf(files[0]!)}(${list}, {`,
-    `  shuffle: { seed: 1 }${epochs},`,
+    '  shuffle: { seed: 1 },',
     `  explode: (row: Row${suffix}) =>`,
     `    ${layout.samples.replaceAll('\n', '\n  ')},`,
     `});`,
@@ -132,16 +134,14 @@ function rowsOf({ files, layout, unchecked }: DataPart, number: number | undefin
 
 /** Rows but for those of evaluations, which no epoch may show. */
 function source(data: readonly DataPart[]): string {
-  const one = (part: DataPart, suffix: string): string =>
-    part.layout.comparable ? `repeat(skip(rows${suffix}, ${HELD_OUT}), ${EPOCHS})` : `rows${suffix}`;
-  const [only] = data;
-  if (data.length === 1) return one(only!, '');
-  return `mix([${data.map((part, i) => `{ source: ${one(part, String(i + 1))} }`).join(', ')}], { stop: 'first', seed: 1 })`;
+  const one = (suffix: string): string => `repeat(skip(rows${suffix}, ${HELD_OUT}), ${EPOCHS})`;
+  if (data.length === 1) return one('');
+  return `mix([${data.map((_, i) => `{ source: ${one(String(i + 1))} }`).join(', ')}], { stop: 'first', seed: 1 })`;
 }
 
 function evaluationOf({ layout }: DataPart, number: number | undefined): string[] {
   const suffix = number ?? '';
-  const isSpeech = layout.medium === 'audio';
+  const { names, maxNewTokens } = SCORES[layout.score];
   const media = layout.medium === 'text' ? '' : 'decodeMedia(), ';
   return [
     '    evaluation({',
@@ -149,8 +149,8 @@ function evaluationOf({ layout }: DataPart, number: number | undefined): string[
     '      every: 100,',
     `      source: take(rows${suffix}, ${HELD_OUT}),`,
     `      flow: [${media}encode(), batch({ size: 4 })],`,
-    `      scores: [${isSpeech ? 'wordErrorRate(), promptAloneWords()' : 'exactMatch(), promptAlone()'}],`,
-    `      maxNewTokens: ${isSpeech ? 128 : 32},`,
+    `      scores: [${names.map((name) => `${name}()`).join(', ')}],`,
+    `      maxNewTokens: ${maxNewTokens},`,
     '    }),',
   ];
 }
