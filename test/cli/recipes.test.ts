@@ -152,7 +152,7 @@ const easy = filter(({ tags, messages }: Sample) => {
 
 const fast = ['step.optimizer.lr=4e-3', 'step.optimizer.betas=[0.9,0.95]', 'step.schedule.minLrRate=0.2'];
 const image = {
-  steps: 36,
+  steps: 28,
   set: fast,
   gains: { 'eval/exactMatch': 0.5 },
   above: { 'eval/exactMatch': 'eval/promptAlone' },
@@ -173,12 +173,11 @@ const TWINS: readonly Twin[] = [
   },
   {
     name: 'mixed-lora',
-    steps: 40,
+    steps: 50,
     gains: { 'pictures/exactMatch': 0.5, 'speech/wordErrorRate': 0.05, 'numbers/exactMatch': 0.1 },
     above: { 'pictures/exactMatch': 'pictures/promptAlone' },
     // few of the pictures' questions and of the numbers are easy
     set: [...fast, ...[16, 3, 18].map((weight, i) => `source.sources.${i}.weight=${weight}`)],
-    batch: batch({ size: 24 }),
     limit: 40,
   },
   {

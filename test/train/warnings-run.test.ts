@@ -123,6 +123,13 @@ describe('a number that is not finite', () => {
     ],
     ['model.language_model.layers.1.mlp.down_proj.weight', Infinity, 'layers.1.mlp.down_proj (Linear)', true],
     ['model.embed_vision.embedding_projection.weight', NaN, 'model.embed_vision.embedding_projection', true],
+    [
+      'model.language_model.layers.1.post_attention_layernorm.weight',
+      Infinity,
+      'layers.1.post_attention_layernorm (RmsNorm)',
+      true,
+    ],
+    ['model.language_model.embed_tokens.weight', NaN, 'model.language_model.embed_tokens (', true],
     ['model.language_model.layers.3.mlp.gate_proj.weight', 3e38, 'layers.3.mlp.gate_proj (Linear)', false],
   ] as const)('in %s of %d names its layer', async (name, value, place, isInWeights) => {
     const { error, events } = await runJob({

@@ -217,6 +217,15 @@ function openAdapter(folder: string): SafetensorsFile {
   try {
     return new SafetensorsFile(path);
   } catch (cause) {
+    const pickled = join(folder, 'adapter_model.bin');
+    if (!fs.existsSync(path) && fs.existsSync(pickled)) {
+      throw new CheckpointError({
+        where: pickled,
+        expected: `an adapter's weights in safetensors, ${ADAPTER_WEIGHTS}`,
+        received: 'a pickle, which can run code when it is read, and is not read',
+        remedy: 'load it in PEFT if you trust it, and save it again: save_pretrained writes safetensors',
+      });
+    }
     throw readFault(path, "an adapter's weights in safetensors", cause);
   }
 }
