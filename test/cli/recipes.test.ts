@@ -174,7 +174,8 @@ const TWINS: readonly Twin[] = [
   {
     name: 'mixed-lora',
     steps: 50,
-    gains: { 'pictures/exactMatch': 0.5, 'speech/wordErrorRate': 0.05, 'numbers/exactMatch': 0.1 },
+    // speech takes hundreds of steps: audio-lora says more of it
+    gains: { 'pictures/exactMatch': 0.5, 'numbers/exactMatch': 0.1 },
     above: { 'pictures/exactMatch': 'pictures/promptAlone' },
     // few of the pictures' questions and of the numbers are easy
     set: [...fast, ...[16, 3, 18].map((weight, i) => `source.sources.${i}.weight=${weight}`)],
