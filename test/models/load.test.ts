@@ -133,6 +133,21 @@ describe('fromPretrained', () => {
     );
   });
 
+  test('refuses weights that another tool has quantised, by its name', async () => {
+    const folder = await changedCopy(
+      'text-plain',
+      () => undefined,
+      (config) => {
+        config['quantization_config'] = { quant_method: 'bitsandbytes', load_in_4bit: true };
+      },
+    );
+    const error = await rejection(folder);
+    expect(error).toBeInstanceOf(CheckpointError);
+    expect(error.message).toContain(
+      "config.json: quantization_config: expected weights as they were trained, received quantised ones (bitsandbytes); load the checkpoint that they were made from, with quantise: 'nf4'",
+    );
+  });
+
   test('refuses options that it does not know', async () => {
     const error = await rejection(referencePath('text-plain'), { dtype: 'int8', speed: 'x' } as never);
     expect(error).toBeInstanceOf(ConfigError);

@@ -108,7 +108,7 @@ export function fromConfig(config: Gemma3nConfig | JsonObject, options: DrawOpti
 }
 
 /** Reads the configuration of a folder. A model made from it is saved with the processor files of that folder.
- *  @throws {CheckpointError} when there is no folder or no config.json of JSON
+ *  @throws {CheckpointError} when there is no folder or no config.json of JSON, and when the weights are quantised
  *  @throws {ConfigError} naming every faulty key */
 export async function loadConfig(folder: string): Promise<Gemma3nConfig> {
   await refuseNoFolder(folder);
@@ -119,6 +119,7 @@ export async function loadConfig(folder: string): Promise<Gemma3nConfig> {
   } catch (cause) {
     throw readFault(path, "a model's configuration in JSON", cause);
   }
+  refuseQuantised(json, path);
   const config = decodeConfig(json, path);
   const files = new Map<string, Uint8Array>();
   for (const name of companionFiles) {
@@ -128,6 +129,19 @@ export async function loadConfig(folder: string): Promise<Gemma3nConfig> {
   companions.set(config, files);
   endTokenIds(config, folder);
   return config;
+}
+
+/** Other tools' quantised weights (bitsandbytes, GPTQ, AWQ) lie under other names and in blocks of their own. */
+function refuseQuantised(json: unknown, path: string): void {
+  const { quantization_config: stated } = (json ?? {}) as { readonly quantization_config?: unknown };
+  if (stated == null) return;
+  const { quant_method: method } = stated as { readonly quant_method?: unknown };
+  throw new CheckpointError({
+    where: `${path}: quantization_config`,
+    expected: 'weights as they were trained',
+    received: `quantised ones (${typeof method === 'string' ? method : 'of an unnamed method'})`,
+    remedy: "load the checkpoint that they were made from, with quantise: 'nf4' or 'int8' to hold it so",
+  });
 }
 
 /** Ids that end a row in generation: those of the folder's generation_config.json, else the configuration's.
