@@ -19,6 +19,7 @@ const partNames = {
 /** Lines to print. */
 export function inspectionText(found: Inspection & { readonly name?: string }): string {
   const parts = [
+    ...(found.adapter ? [adapter(found.adapter)] : []),
     parameters(found),
     layers(found),
     memory(found),
@@ -26,6 +27,28 @@ export function inspectionText(found: Inspection & { readonly name?: string }): 
     ...(found.weights ? [weights(found)] : []),
   ];
   return `${parts.join('\n\n')}\n`;
+}
+
+function adapter(facts: NonNullable<Inspection['adapter']>): string {
+  const { kind, rank, alpha, rsLora, dropout, targets, modules, saved, quantised } = facts;
+  const scaling = `rank ${rank}, alpha ${alpha}${rsLora ? ', rank-stabilised' : ''}`;
+  const each = Object.entries(targets).map(([name, count]) => `${name} (${count})`);
+  return [
+    `${kind === 'dora' ? 'DoRA' : 'LoRA'} adapter of ${facts.base ?? 'a model that it does not name'}: ${scaling}` +
+      (dropout > 0 ? `, dropout ${dropout}` : ''),
+    `${grouped(facts.parameters)} parameters beside ${modules} modules: ${each.join(', ')}`,
+    ...(saved.length > 0
+      ? [`${grouped(facts.savedParameters)} parameters learnt whole: ${shortList(saved)}`]
+      : []),
+    ...(quantised ? [`its base was held in ${quantised.format} while it learnt`] : []),
+    'all below is of its base',
+  ].join('\n');
+}
+
+/** Names as far as a reader wants them. */
+function shortList(names: readonly string[], most = 4): string {
+  const first = names.slice(0, most).join(', ');
+  return names.length > most ? `${first} and ${names.length - most} more` : first;
 }
 
 function parameters({ parameters: p, kind, checkpoint }: Inspection): string {

@@ -14,7 +14,8 @@ const e2b = inPackage('fixtures/configs/gemma-3n-E2B.json');
 
 function pipe(...args: string[]) {
   const command = [inPackage('dist/cli/pipe.js'), ...args];
-  const { status, stdout, stderr } = spawnSync(process.execPath, command, { encoding: 'utf8' });
+  const options = { encoding: 'utf8', cwd: inPackage('.') } as const;
+  const { status, stdout, stderr } = spawnSync(process.execPath, command, options);
   return { status, stdout, stderr };
 }
 
@@ -30,6 +31,21 @@ describe('pipe inspect', () => {
     expect(stdout).toContain('for 1 x 2048 tokens in bfloat16');
     expect(stdout).toContain('vision frozen');
     expect(stdout).not.toContain('dtype  ');
+  });
+
+  it('shows an adapter, and the model that it belongs to', () => {
+    const { status, stdout, stderr } = pipe('inspect', 'fixtures/audio-lora-begun');
+    expect(stderr).toBe('');
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/^LoRA adapter of fixtures\/tiny-gemma3n: rank 16, alpha 96$/m);
+    expect(stdout).toMatch(/^[\d,]+ parameters beside \d+ modules: .*q_proj \(\d+\)/m);
+    expect(stdout).toMatch(/^all +1,\d{3},\d{3}/m);
+    const { adapter, weights } = JSON.parse(
+      pipe('inspect', 'fixtures/audio-lora-begun', '--json').stdout,
+    ) as Inspection;
+    expect(weights).toBeUndefined();
+    expect(adapter).toMatchObject({ kind: 'lora', base: 'fixtures/tiny-gemma3n', quantised: undefined });
+    expect(adapter!.parameters).toBeGreaterThan(10_000);
   });
 
   it('--json prints the same as one object, of weights too', async () => {

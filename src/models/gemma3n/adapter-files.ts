@@ -212,7 +212,8 @@ export function readStored(folder: string): StoredConfig {
   return readAdapterConfig(json, path);
 }
 
-function openAdapter(folder: string): SafetensorsFile {
+/** An adapter's weights. @throws {CheckpointError} when there are none in safetensors */
+export function openAdapter(folder: string): SafetensorsFile {
   const path = join(folder, ADAPTER_WEIGHTS);
   try {
     return new SafetensorsFile(path);

@@ -8,11 +8,13 @@ import { decode, z } from '../../schema.js';
 import type { DType } from '../../tensor/index.js';
 import { ofCheckpoint } from './checkpoint-config.js';
 import { decodeConfig, type Gemma3nConfig, type JsonObject } from './config.js';
+import { type AdapterFacts, adapterFacts } from './inspect-adapter.js';
 import { COMPUTE_DTYPES, FREEZABLE, memoryFacts, type MemoryFacts } from './inspect-memory.js';
 import { countParameters, layerFacts, type LayerFacts, type ParameterCounts } from './inspect-parameters.js';
 import { type Method, type RecipeOptions, recipePeak } from './inspect-recipe.js';
 import { weightFacts, type WeightFacts } from './inspect-weights.js';
 import { companionsOf, isDecoded, loadConfig, statedDType } from './load.js';
+import { isAdapterFolder, placeOf } from './model-place.js';
 
 const natural = z.int().min(1);
 const whole = z.int().min(0);
@@ -61,13 +63,15 @@ export interface Inspection {
   readonly memory: MemoryFacts;
   /** The most bytes that `options.recipe` takes on the device. */
   readonly recipe?: { readonly method: Method; readonly peak: number };
+  /** Of an adapter's folder or repository: all else is of its base. */
+  readonly adapter?: AdapterFacts;
   /** Of a checkpoint with weights. */
   readonly weights: WeightFacts | undefined;
 }
 
 /** Inspects a checkpoint.
- *  @param checkpoint a folder in Hugging Face's layout, with weights or with config.json alone; a repository of the Hub;
- *    a config.json; or what it holds, as an object
+ *  @param checkpoint a folder in Hugging Face's layout, with weights or with config.json alone; an adapter's, whose base is
+ *    found through it; a repository of the Hub; a config.json; or what it holds, as an object
  *  @throws {CheckpointError} when there is none, its config.json is faulty (every key is named), or its weights are others
  *  @throws {ConfigError} naming every faulty key of `options`, or of an object
  *  @throws {HubError} when a repository cannot be downloaded */
@@ -89,13 +93,17 @@ export async function inspectCheckpoint(
     typeof checkpoint === 'string'
       ? await resolveFolder(checkpoint, { revision, offline, signal, kind })
       : checkpoint;
-  const { config, folder } = await read(place);
+  const adapter = typeof place === 'string' && isAdapterFolder(place) ? place : undefined;
+  const model =
+    adapter === undefined ? place : (await placeOf(adapter, { offline, signal, kind: 'config' })).folder;
+  const { config, folder } = await read(model);
   const count = () => countParameters(config);
   const parameters = typeof checkpoint === 'string' ? await ofCheckpoint(count) : count();
   const dtype = load.dtype ?? COMPUTE_DTYPES.find((one) => one === statedDType(config.raw)) ?? 'float32';
 
   const weighed = { ...load, dtype, imageSize: imageSizeOf(config) };
-  const hasWeights = folder !== undefined && (await fs.readdir(folder)).some(isWeightFile);
+  // A base that only lends its adapter a configuration is not read.
+  const hasWeights = folder !== undefined && !adapter && (await fs.readdir(folder)).some(isWeightFile);
   const looks = wanted ?? (hasWeights && !isRemote);
   return {
     checkpoint: typeof checkpoint === 'string' ? checkpoint : undefined,
@@ -106,6 +114,7 @@ export async function inspectCheckpoint(
     ...(recipe && {
       recipe: { method: recipe.method, peak: recipePeak(config, parameters, { ...weighed, ...recipe }) },
     }),
+    ...(adapter !== undefined && { adapter: adapterFacts(adapter) }),
     weights: looks && folder !== undefined ? await weightFacts(folder, config, { signal }) : undefined,
   };
 }
