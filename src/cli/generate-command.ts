@@ -42,7 +42,6 @@ export interface GenerateArguments {
 
 /** @throws {ConfigError} for a command line that is wrong, and what loading and generating throw */
 export async function runGenerate(args: GenerateArguments): Promise<void> {
-  refuseRepeated(args);
   const options = textOptions(args);
   const opening = args.system === undefined ? [] : [system(args.system)];
   if (args.interactive) refuseOneShot(args);
@@ -125,19 +124,5 @@ function refuseOneShot({ prompt, image, audio }: GenerateArguments): void {
     expected: 'the turns from stdin',
     received: `--${given}`,
     remedy: 'leave it out; in the chat, write the text, /image FILE and /audio FILE',
-  });
-}
-
-/** yargs makes a list of an option that is given twice. */
-function refuseRepeated(args: GenerateArguments): void {
-  const lists = ['image', 'audio', 'stop', 'rawArguments', '_'];
-  const [name] =
-    Object.entries(args).find(([key, value]) => Array.isArray(value) && !lists.includes(key)) ?? [];
-  if (name === undefined) return;
-  throw new ConfigError({
-    where: `pipe generate: --${name}`,
-    expected: 'one value',
-    received: 'several',
-    remedy: 'give it once',
   });
 }

@@ -157,7 +157,7 @@ describe('pipe generate', () => {
       'an option twice',
       ['--prompt', 'a', '--seed', '1', '--seed', '2'],
       2,
-      'pipe generate: --seed: expected one value',
+      '--seed: expected one value, received 1 and 2; leave all but one out',
     ],
     ['a prompt for a chat', ['--prompt', 'a', '--interactive'], 2, 'received --prompt'],
     ['an unknown option', ['--prompt', 'a', '--top-kk', '1'], 2, /Unknown arguments?: top-kk/],
