@@ -19,6 +19,11 @@ export class RmsNorm extends Module {
     this.weight = (options.withScale ?? true) ? parameter(empty([dim])) : undefined;
   }
 
+  /** Whether `addTo` adds x's norm by a weight, and nothing else: then others may compute it their way. */
+  get isPlain(): boolean {
+    return this.weight !== undefined && this.addTo === RmsNorm.prototype.addTo;
+  }
+
   /** @param x [..., dim] @returns the same shape and dtype */
   forward(x: Tensor): Tensor {
     return rmsNorm(x, this.weight, this.eps);

@@ -29,7 +29,7 @@ export class Laurel extends Module {
     const own = this.postLaurelNorm;
     const path = this.forward(x);
     const { weight, eps } = norm;
-    if (!weight || !own.weight || eps !== own.eps) {
+    if (!weight || !own.weight || !norm.isPlain || !own.isPlain || eps !== own.eps) {
       return norm.addTo(active, attended).add(own.addTo(x, path)).div(Math.SQRT2);
     }
     return joinOp(active, x, attended, weight, path, own.weight, eps, Math.SQRT1_2);
