@@ -13,19 +13,10 @@ constexpr float kHidden = -INFINITY;
 
 /// e^x of x up to 0, or slightly above by rounding; 0 below -87, and NaN of NaN.
 SLUICE_INLINE Lanes fadingExp(Lanes x) {
-  const Lanes magic = Lanes{} + 12582912.0f;
-  const Lanes shifted = x * 1.44269504f + magic;
-  const Lanes n = shifted - magic;
-  const Lanes r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  Lanes p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  const Ints power = ((Ints)shifted - (Ints)magic + 127) << 23;  // 2^n: a factor keeps NaN, where an added exponent may not
+  const Exponential e = exponentialOf(x);
+  const Ints power = (e.n + 127) << 23;  // 2^n: a factor keeps NaN, where an added exponent may not
   const Ints fades = x < -87.0f;
-  return (Lanes)((Ints)(p * (Lanes)power) & ~fades);
+  return (Lanes)((Ints)(e.p * (Lanes)power) & ~fades);
 }
 
 SLUICE_INLINE Lanes most(Lanes a, Lanes b) { return a > b ? a : b; }

@@ -90,11 +90,14 @@ SLUICE_INLINE float sum(Lanes lanes) {
   return (all[0] + all[1]) + (all[2] + all[3]);
 }
 
-/// e^x of x held to [-87, 88] (-87 for NaN), to 2 units in the last place.
-SLUICE_INLINE Lanes fastExp(Lanes x) {
+/// e^x = p 2^n.
+struct Exponential {
+  Lanes p;
+  Ints n;
+};
+
+SLUICE_INLINE Exponential exponentialOf(Lanes x) {
   const Lanes magic = Lanes{} + 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-  x = x > -87.0f ? x : Lanes{} - 87.0f;
-  x = x < 88.0f ? x : Lanes{} + 88.0f;
   const Lanes shifted = x * 1.44269504f + magic;
   const Lanes n = shifted - magic;
   const Lanes r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
@@ -103,8 +106,15 @@ SLUICE_INLINE Lanes fastExp(Lanes x) {
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  return (Lanes)((Ints)p + (((Ints)shifted - (Ints)magic) << 23));
+  return {p * r * r + r + 1.0f, (Ints)shifted - (Ints)magic};
+}
+
+/// e^x of x held to [-87, 88] (-87 for NaN), to 2 units in the last place.
+SLUICE_INLINE Lanes fastExp(Lanes x) {
+  x = x > -87.0f ? x : Lanes{} - 87.0f;
+  x = x < 88.0f ? x : Lanes{} + 88.0f;
+  const Exponential e = exponentialOf(x);
+  return (Lanes)((Ints)e.p + (e.n << 23));
 }
 
 constexpr float kGeluA = 0.7978845608f;  // sqrt(2 / pi)
