@@ -6,16 +6,14 @@
 // convolution of the image tower and most projections of the text tower. Everything that the kernels do not take (other
 // devices, other dtypes) goes to libtorch's own operators. First derivatives only.
 
-#include "builds.h"
 #include "rms-norm.h"
 
-#include "rms-norm-kernels.h"
-#include "shares.h"
+#include "builds.h"
+#include "rows.h"
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/from_blob.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/rms_norm.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -33,48 +31,7 @@ Act actOf(c10::string_view name) {
   return Act::kGeluTanh;
 }
 
-bool isBf16(const at::Tensor& x) { return x.scalar_type() == at::kBFloat16; }
-
 int64_t numRows(const at::Tensor& x) { return x.numel() / std::max<int64_t>(x.size(-1), 1); }
-
-template <class T>
-const T* dataOf(const at::Tensor& x) {
-  return x.defined() ? static_cast<const T*>(x.const_data_ptr()) : nullptr;
-}
-template <class T>
-T* mutableDataOf(at::Tensor& x) {
-  return x.defined() ? static_cast<T*>(x.mutable_data_ptr()) : nullptr;
-}
-
-template <class T>
-void forwardAs(const at::Tensor& x, const at::Tensor& weight, Act act, float eps, at::Tensor& y, at::Tensor& inverse) {
-  const int64_t size = x.size(-1), rows = numRows(x);
-  const T *from = dataOf<T>(x), *w = dataOf<T>(weight);
-  T* to = mutableDataOf<T>(y);
-  float* r = mutableDataOf<float>(inverse);
-  inShares(numShares(rows, size), rows, [&](int64_t, int64_t begin, int64_t end) {
-    SLUICE_BEST(rmsNormForward, T)(from + begin * size, w, to + begin * size, r + begin, end - begin, size, eps, act);
-  });
-}
-
-template <class T>
-void backwardAs(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& inverse,
-                Act act, at::Tensor& xGrad, at::Tensor& weightGrad) {
-  const int64_t size = x.size(-1), rows = numRows(x), threads = numShares(rows, size);
-  const T *g = dataOf<T>(grad), *from = dataOf<T>(x), *w = dataOf<T>(weight);
-  const float* r = dataOf<float>(inverse);
-  T* to = mutableDataOf<T>(xGrad);
-  const bool wanted = weightGrad.defined();
-  std::vector<float> sums(wanted ? threads * size : 0), scratch(threads * size);
-  inShares(threads, rows, [&](int64_t part, int64_t begin, int64_t end) {
-    SLUICE_BEST(rmsNormBackward, T)(g + begin * size, from + begin * size, w, r + begin, to + begin * size,
-                    wanted ? sums.data() + part * size : nullptr, scratch.data() + part * size, end - begin, size, act);
-  });
-  if (!wanted) return;
-  for (int64_t part = 1; part < threads; ++part)
-    for (int64_t i = 0; i < size; ++i) sums[i] += sums[part * size + i];
-  weightGrad.copy_(at::from_blob(sums.data(), {size}, at::kFloat));
-}
 
 /// Whether the kernels take these.
 bool takes(const at::Tensor& x, const at::Tensor& weight, Act act) {
@@ -98,8 +55,14 @@ Computed compute(const at::Tensor& x, const at::Tensor& weight, double eps, Act 
   Computed result{x.contiguous(), weight.defined() ? weight.contiguous() : weight, {}, {}};
   result.y = at::empty(x.sizes(), x.options());
   result.inverse = at::empty({numRows(x)}, x.options().dtype(at::kFloat));
-  const auto run = isBf16(x) ? forwardAs<uint16_t> : forwardAs<float>;
-  run(result.x, result.weight, act, static_cast<float>(eps), result.y, result.inverse);
+  const int64_t size = x.size(-1);
+  byDtype(x, [&]<class T>(T*) {
+    overRows(numRows(x), size, [&](int64_t first, int64_t count) {
+      SLUICE_BEST(rmsNormForward, T)(from<T>(result.x, first * size), from<T>(result.weight),
+                                     to<T>(result.y, first * size), to<float>(result.inverse, first), count, size,
+                                     static_cast<float>(eps), act);
+    });
+  });
   return result;
 }
 
@@ -115,17 +78,14 @@ class RmsNorm : public torch::autograd::Function<RmsNorm> {
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list grads) {
-    TORCH_CHECK(!at::GradMode::is_enabled(), "rms_norm: expected to be derived once, received a second derivative");
+    refuseSecondDerivative("rms_norm");
     at::AutoDispatchBelowADInplaceOrView below;
     const auto saved = context->get_saved_variables();
-    const at::Tensor &x = saved[0], &weight = saved[1], &inverse = saved[2];
-    const at::Tensor grad = grads[0].contiguous();
-    at::Tensor xGrad = at::empty_like(x);
-    at::Tensor weightGrad;
-    if (weight.defined() && context->needs_input_grad(1)) weightGrad = at::empty_like(weight);
-    const auto run = isBf16(x) ? backwardAs<uint16_t> : backwardAs<float>;
-    run(grad, x, weight, inverse, static_cast<Act>(context->saved_data["act"].toInt()), xGrad, weightGrad);
-    return {xGrad, weightGrad, {}, {}};
+    const at::Tensor& weight = saved[1];
+    const bool wantsWeight = weight.defined() && context->needs_input_grad(1);
+    const NormGrads norm = normBackward(grads[0].contiguous(), saved[0], weight, saved[2], wantsWeight,
+                                        static_cast<Act>(context->saved_data["act"].toInt()));
+    return {norm.x, norm.weight, {}, {}};
   }
 };
 
@@ -150,11 +110,20 @@ TORCH_LIBRARY_IMPL(sluice, AutogradCPU, m) { m.impl("rms_norm", withGrad); }
 }  // namespace
 
 NormGrads normBackward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& inverse,
-                       bool wantsWeight) {
-  NormGrads grads{at::empty_like(x), wantsWeight ? at::empty_like(weight) : at::Tensor()};
-  const auto run = isBf16(x) ? backwardAs<uint16_t> : backwardAs<float>;
-  run(grad, x, weight, inverse, Act::kNone, grads.x, grads.weight);
-  return grads;
+                       bool wantsWeight, Act act) {
+  const at::Tensor xGrad = at::empty_like(x);
+  const int64_t size = x.size(-1), rows = numRows(x), shares = numShares(rows, size);
+  SharedGrad weightGrad(wantsWeight ? weight : at::Tensor(), shares);
+  std::vector<float> scratch(shares * size);
+  byDtype(x, [&]<class T>(T*) {
+    inShares(shares, rows, [&](int64_t share, int64_t begin, int64_t end) {
+      const int64_t at = begin * size;
+      SLUICE_BEST(rmsNormBackward, T)(from<T>(grad, at), from<T>(x, at), from<T>(weight), from<float>(inverse, begin),
+                                      to<T>(xGrad, at), weightGrad.of(share), scratch.data() + share * size,
+                                      end - begin, size, act);
+    });
+  });
+  return {xGrad, weightGrad.total()};
 }
 
 }  // namespace sluice
