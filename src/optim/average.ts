@@ -4,8 +4,8 @@
 
 import { CheckpointError } from '../errors.js';
 import { decode, z } from '../schema.js';
-import { type Tensor, keep, noGrad, op, scope } from '../tensor/index.js';
-import { type StateSource, bytesOf, is16Bit } from './optimizer.js';
+import { type Tensor, dtypeBytes, keep, noGrad, op, scope } from '../tensor/index.js';
+import { type StateSource, is16Bit } from './optimizer.js';
 
 /** Of an average of weights. */
 export const EMA_OPTIONS = {
@@ -64,7 +64,7 @@ export class WeightAverage {
   }
 
   get numBytes(): number {
-    return this.#shadows.reduce((sum, { numel, dtype }) => sum + numel * bytesOf(dtype), 0);
+    return this.#shadows.reduce((sum, { numel, dtype }) => sum + numel * dtypeBytes(dtype), 0);
   }
 
   /** Whether a step updates it. */

@@ -8,7 +8,7 @@ export type { Parameters, TensorGroup } from './groups.js';
 export { optimizerOf, type OptimizerOptions } from './kinds.js';
 export { lion, type LionOptions } from './lion.js';
 export { muon, orthogonalised, type MuonOptions } from './muon.js';
-export { Optimizer, bytesOf, type GradientScale, type StateSource } from './optimizer.js';
+export { Optimizer, type GradientScale, type StateSource } from './optimizer.js';
 export type { OptimizerPart } from './part.js';
 export {
   constant,

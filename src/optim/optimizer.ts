@@ -3,7 +3,17 @@
 
 import { CheckpointError, ConfigError } from '../errors.js';
 import { z } from '../schema.js';
-import { keep, noGrad, op, scope, tensor, zeros, type DType, type Tensor } from '../tensor/index.js';
+import {
+  dtypeBytes,
+  keep,
+  noGrad,
+  op,
+  scope,
+  tensor,
+  zeros,
+  type DType,
+  type Tensor,
+} from '../tensor/index.js';
 import { GROUP_OPTIONS, membersOf, type GroupOptions, type Member, type Parameters } from './groups.js';
 
 const roundStochastic = op('sluice::round_stochastic');
@@ -121,7 +131,7 @@ export class Optimizer {
     return this.#members
       .filter(({ name }) => learns(name))
       .flatMap((member) => Object.values(this.#slots(member)))
-      .reduce((bytes, { shape, dtype }) => bytes + product(shape) * bytesOf(dtype), 0);
+      .reduce((bytes, { shape, dtype }) => bytes + product(shape) * dtypeBytes(dtype), 0);
   }
 
   /** Forgets all gradients. */
@@ -284,12 +294,6 @@ export const STEP: Slot = { shape: [], dtype: 'float32' };
 
 function product(shape: readonly number[]): number {
   return shape.reduce((all, size) => all * size, 1);
-}
-
-/** Of one element. */
-export function bytesOf(dtype: DType): number {
-  if (dtype === 'bool' || /int8$/.test(dtype)) return 1;
-  return Number(/\d+$/.exec(dtype)![0]) / 8;
 }
 
 function fillState(source: StateSource, name: string, target: Tensor, left: Set<string>): void {

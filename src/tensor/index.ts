@@ -17,6 +17,7 @@ export {
 export * from './copy-all.js';
 export * from './create.js';
 export * from './crossing.js';
+export * from './dtype-bytes.js';
 export * from './engine-ready.js';
 export * from './mapped.js';
 export * from './ops.js';

@@ -9,8 +9,9 @@ import {
 import { ConfigError, TrainError } from '../errors.js';
 import type { FlowPosition } from '../flow/index.js';
 import { loadWeights, refillAdapter } from '../models/gemma3n/index.js';
-import { bytesOf, type Optimizer } from '../optim/index.js';
+import type { Optimizer } from '../optim/index.js';
 import { decode, z } from '../schema.js';
+import { dtypeBytes } from '../tensor/index.js';
 import { isFrozen } from './freeze.js';
 import type { Learner } from './learner.js';
 import { takeSnapshot, type Snapshot, type SnapshotSource } from './snapshot.js';
@@ -121,7 +122,7 @@ export function savedPosition(
  *  @param idle parts that get none, in the words of `freeze` */
 export function snapshotBytes(learner: Learner, idle: readonly string[] = []): number {
   // Not by numBytes: tensors of shapes alone, which a plan counts, have none.
-  const weights = [...learner.changing].reduce((sum, { numel, dtype }) => sum + numel * bytesOf(dtype), 0);
+  const weights = [...learner.changing].reduce((sum, { numel, dtype }) => sum + numel * dtypeBytes(dtype), 0);
   const state = learner.optimizer?.stateBytesOf((name = '') => !isFrozen(name, idle)) ?? 0;
   return weights + state + (learner.average?.numBytes ?? 0);
 }

@@ -2,7 +2,7 @@
 // decoder-layer.ts, attention.ts and loss.ts; test/models/inspect-memory.test.ts holds them against the engine's own
 // count on two models. For images and clips they are coarser.
 
-import type { DType } from '../../tensor/index.js';
+import { type DType, dtypeBytes } from '../../tensor/index.js';
 import { binsAfter, decodeAudioConfig } from './audio-config.js';
 import { sharesKv, type Gemma3nConfig, type TextConfig } from './config.js';
 import { expandedChs, type BlockArgs } from './mobilenet-args.js';
@@ -23,10 +23,6 @@ export interface Load {
 }
 
 const FLOAT_BYTES = 4;
-
-export function dtypeBytes(dtype: DType): number {
-  return /(16)$/.test(dtype) ? 2 : dtype === 'float64' ? 8 : 4;
-}
 
 /** Keys and values of a whole batch in generation: of unshared layers alone, of sliding ones only their window. */
 export function kvCacheBytes(

@@ -1,11 +1,10 @@
 // Memory that a model needs: to generate, to fine-tune with low-rank adapters, to fine-tune whole. Weights, gradients and
 // the optimizer's state are counted, activations estimated (inspect-activations.ts).
 
-import type { DType } from '../../tensor/index.js';
+import { type DType, dtypeBytes } from '../../tensor/index.js';
 import type { Gemma3nConfig, TextConfig } from './config.js';
 import {
   audioBytes,
-  dtypeBytes,
   headGradient,
   keptForBackward,
   mostForRecomputing,

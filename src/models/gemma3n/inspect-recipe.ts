@@ -2,7 +2,8 @@
 // weights of 4 bits, and with per-layer embeddings in their file.
 
 import type { Gemma3nConfig, TextConfig } from './config.js';
-import { dtypeBytes, type Load } from './inspect-activations.js';
+import { dtypeBytes } from '../../tensor/index.js';
+import type { Load } from './inspect-activations.js';
 import { memoryFacts, type MemoryOptions } from './inspect-memory.js';
 import type { ParameterCounts } from './inspect-parameters.js';
 
