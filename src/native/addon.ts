@@ -65,6 +65,8 @@ export interface NativeAddon {
   grad(handle: Handle): Handle;
   setGrad(handle: Handle, gradient: Handle): void;
   backward(outputs: readonly Handle[], gradients: readonly Handle[] | undefined, retainGraph: boolean): void;
+  /** Without retaining; frees the outputs and the gradients as early as it can. */
+  backwardTaking(outputs: readonly Handle[], gradients: readonly Handle[]): void;
   gradients(
     outputs: readonly Handle[],
     inputs: readonly Handle[],

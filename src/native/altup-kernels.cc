@@ -27,13 +27,15 @@ void predict(const AltupSizes& s, const T* copies, const T* mixing, T* predictio
       Lanes c[num];
       for (int64_t j = 0; j < num; ++j) c[j] = load(copies + j * s.size + at, n);
       for (int64_t i = 0; i < num; ++i) {
+        if (!predictions && i != s.active) continue;
         Lanes p = c[i];
         for (int64_t j = 0; j < num; ++j) p += m[i][j] * c[j];
-        store(predictions + i * s.size + at, p, n);
+        if (predictions) store(predictions + i * s.size + at, p, n);
         if (i == s.active) store(active + at, p, n);
       }
     });
-    copies += num * s.size, predictions += num * s.size, mixing += num * num, active += s.size;
+    if (predictions) predictions += num * s.size;
+    copies += num * s.size, mixing += num * num, active += s.size;
   }
 }
 

@@ -14,7 +14,7 @@ struct AltupSizes {
   int64_t active;
 };
 
-/// predictions[i] = copies[i] + sum_j mixing[i, j] copies[j]
+/// predictions[i] = copies[i] + sum_j mixing[i, j] copies[j], or of the active one alone where predictions is null
 template <class B, class T>
 void altupPredict(const AltupSizes& sizes, const T* copies, const T* mixing, T* predictions, T* active);
 
@@ -28,6 +28,7 @@ template <class B, class T>
 void altupCorrect(const AltupSizes& sizes, const T* predictions, const T* innovation, const T* coefs,
                   const T* addition, T* copies, T* active);
 
+/// @param predictionsGrad may be grad, @param additionGrad activeGrad
 template <class B, class T>
 void altupCorrectBackward(const AltupSizes& sizes, const T* grad, const T* activeGrad, const T* innovation,
                           const T* coefs, T* predictionsGrad, T* innovationGrad, T* coefsGrad, T* additionGrad);

@@ -1,21 +1,27 @@
 // AltUp's two steps over all copies of the hidden state, each in one pass over memory, forward and backward, on a CPU:
 //
-//   sluice::altup_predict(copies, mixing, active)    predictions_i = copies_i + sum_j mixing_ij copies_j
-//   sluice::altup_correct(predictions, innovation, coefs, addition, active)
-//                                                    copies_i = predictions_i + coefs_i innovation + (i > 0) addition
+//   sluice::altup_predict(copies, mixing, active, read=True)
+//       predictions_i = copies_i + sum_j mixing_ij copies_j
+//   sluice::altup_correct(predictions, innovation, coefs, addition, active, read=True)
+//       copies_i = predictions_i + coefs_i innovation + (i > 0) addition
 //
 // copies [..., num, size], mixing [..., num, num], coefs [..., num], innovation and addition [..., size]. Both also give
-// the active copy by itself: taking it out later would make the backward pass fill all copies with zeros. Whatever the
-// kernels do not take goes to libtorch's own operators. First derivatives only.
+// the active copy by itself: taking it out later would make the backward pass fill all copies with zeros. What nobody is
+// going to read, but for its graph, need not be computed: `read` says whether the predictions are, or the corrected copies
+// and the active one; else NaN may stand for them, without memory of their own. Whatever the kernels do not take goes to
+// libtorch's own operators. First derivatives only.
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/matmul.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
+
+#include <limits>
 
 #include "altup-kernels.h"
 #include "builds.h"
@@ -47,15 +53,22 @@ void overTokens(const AltupSizes& sizes, Body&& body) {
   });
 }
 
-Tensor activeLike(const Tensor& copies) {
+std::vector<int64_t> shapeOfActive(const Tensor& copies) {
   auto shape = copies.sizes().vec();
   shape.erase(shape.end() - 2);
-  return at::empty(shape, copies.options());
+  return shape;
 }
 
-Pair predictNow(const Tensor& copies, const Tensor& mixing, int64_t activeIdx) {
+Tensor activeLike(const Tensor& copies) { return at::empty(shapeOfActive(copies), copies.options()); }
+
+/// What stands for numbers that nobody reads.
+Tensor unread(at::IntArrayRef shape, const Tensor& like) {
+  return at::full({}, std::numeric_limits<double>::quiet_NaN(), like.options()).expand(shape);
+}
+
+Pair predictNow(const Tensor& copies, const Tensor& mixing, int64_t activeIdx, bool read) {
   const AltupSizes sizes = sizesOf(copies, activeIdx);
-  const Tensor predictions = at::empty(copies.sizes(), copies.options()), active = activeLike(copies);
+  const Tensor predictions = read ? at::empty(copies.sizes(), copies.options()) : Tensor(), active = activeLike(copies);
   byDtype(copies, [&]<class T>(T*) {
     overTokens(sizes, [&](const AltupSizes& s, int64_t t) {
       const int64_t row = t * s.num * s.size;
@@ -63,18 +76,21 @@ Pair predictNow(const Tensor& copies, const Tensor& mixing, int64_t activeIdx) {
                       to<T>(active, t * s.size));
     });
   });
-  return {predictions, active};
+  return {read ? predictions : unread(copies.sizes(), copies), active};
 }
 
 Pair correctNow(const Tensor& predictions, const Tensor& innovation, const Tensor& coefs, const Tensor& addition,
-                int64_t activeIdx) {
+                int64_t activeIdx, bool read) {
+  if (!read) return {unread(predictions.sizes(), predictions), unread(shapeOfActive(predictions), predictions)};
   const AltupSizes sizes = sizesOf(predictions, activeIdx);
+  const Tensor before = predictions.contiguous(), news = innovation.contiguous(), k = coefs.contiguous(),
+               more = addition.contiguous();
   const Tensor copies = at::empty(predictions.sizes(), predictions.options()), active = activeLike(predictions);
   byDtype(predictions, [&]<class T>(T*) {
     overTokens(sizes, [&](const AltupSizes& s, int64_t t) {
       const int64_t row = t * s.num * s.size;
-      SLUICE_BEST(altupCorrect, T)(s, from<T>(predictions, row), from<T>(innovation, t * s.size), from<T>(coefs, t * s.num),
-                      from<T>(addition, t * s.size), to<T>(copies, row), to<T>(active, t * s.size));
+      SLUICE_BEST(altupCorrect, T)(s, from<T>(before, row), from<T>(news, t * s.size), from<T>(k, t * s.num),
+                      from<T>(more, t * s.size), to<T>(copies, row), to<T>(active, t * s.size));
     });
   });
   return {copies, active};
@@ -88,13 +104,14 @@ Pair contiguousGrads(const variable_list& grads) {
 
 class Predict : public torch::autograd::Function<Predict> {
  public:
-  static variable_list forward(AutogradContext* context, const Tensor& copies, const Tensor& mixing, int64_t activeIdx) {
+  static variable_list forward(AutogradContext* context, const Tensor& copies, const Tensor& mixing, int64_t activeIdx,
+                               bool read) {
     at::AutoDispatchBelowADInplaceOrView below;
     const Tensor c = copies.contiguous(), m = mixing.contiguous();
     context->save_for_backward({c, m});
     context->saved_data["active"] = activeIdx;
     context->set_materialize_grads(false);
-    const auto [predictions, active] = predictNow(c, m, activeIdx);
+    const auto [predictions, active] = predictNow(c, m, activeIdx, read);
     return {predictions, active};
   }
 
@@ -112,34 +129,35 @@ class Predict : public torch::autograd::Function<Predict> {
                                 from<T>(mixing, mix), to<T>(copiesGrad, row), to<T>(mixingGrad, mix));
       });
     });
-    return {copiesGrad, mixingGrad, {}};
+    return {copiesGrad, mixingGrad, {}, {}};
   }
 };
 
 class Correct : public torch::autograd::Function<Correct> {
  public:
   static variable_list forward(AutogradContext* context, const Tensor& predictions, const Tensor& innovation,
-                               const Tensor& coefs, const Tensor& addition, int64_t activeIdx) {
+                               const Tensor& coefs, const Tensor& addition, int64_t activeIdx, bool read) {
     at::AutoDispatchBelowADInplaceOrView below;
     const Tensor news = innovation.contiguous(), k = coefs.contiguous();
     context->save_for_backward({news, k});
     context->saved_data["active"] = activeIdx;
     context->set_materialize_grads(false);
-    const auto [copies, active] = correctNow(predictions.contiguous(), news, k, addition.contiguous(), activeIdx);
+    const auto [copies, active] = correctNow(predictions, news, k, addition, activeIdx, read);
     return {copies, active};
   }
 
-  static variable_list backward(AutogradContext* context, variable_list grads) {
+  static variable_list backward(AutogradContext* context, variable_list& grads) {
     refuseSecondDerivative("altup");
     at::AutoDispatchBelowADInplaceOrView below;
     const auto saved = context->get_saved_variables();
     const Tensor &innovation = saved[0], &coefs = saved[1];
-    const auto [grad, activeGrad] = contiguousGrads(grads);
     auto shape = coefs.sizes().vec();
     shape.push_back(innovation.size(-1));
-    const Tensor predictionsGrad = at::empty(shape, innovation.options());
-    const Tensor newsGrad = at::empty_like(innovation), moreGrad = at::empty_like(innovation);
-    const Tensor coefsGrad = at::empty_like(coefs);
+    const Tensor predictionsGrad =
+        grads[0].defined() ? inPlaceOf(grads[0]) : at::empty(shape, innovation.options());
+    const Tensor moreGrad = grads[1].defined() ? inPlaceOf(grads[1]) : at::empty_like(innovation);
+    const auto [grad, activeGrad] = contiguousGrads(grads);
+    const Tensor newsGrad = at::empty_like(innovation), coefsGrad = at::empty_like(coefs);
     byDtype(coefs, [&]<class T>(T*) {
       const int64_t activeIdx = context->saved_data["active"].toInt();
       overTokens(sizesOf(predictionsGrad, activeIdx), [&](const AltupSizes& s, int64_t t) {
@@ -149,56 +167,55 @@ class Correct : public torch::autograd::Function<Correct> {
                                 to<T>(coefsGrad, few), to<T>(moreGrad, one));
       });
     });
-    return {predictionsGrad, newsGrad, coefsGrad, moreGrad, {}};
+    return {predictionsGrad, newsGrad, coefsGrad, moreGrad, {}, {}};
   }
 };
 
-Pair predictComposed(const Tensor& copies, const Tensor& mixing, int64_t activeIdx) {
+Pair predictComposed(const Tensor& copies, const Tensor& mixing, int64_t activeIdx, bool) {
   const Tensor predictions = copies + at::matmul(mixing, copies);
   return {predictions, predictions.select(-2, activeIdx)};
 }
 
 Pair correctComposed(const Tensor& predictions, const Tensor& innovation, const Tensor& coefs, const Tensor& addition,
-                     int64_t activeIdx) {
+                     int64_t activeIdx, bool) {
   const Tensor corrected = predictions + coefs.unsqueeze(-1) * innovation.unsqueeze(-2);
   const Tensor others = corrected.narrow(-2, 1, corrected.size(-2) - 1) + addition.unsqueeze(-2);
   const Tensor copies = at::cat({corrected.narrow(-2, 0, 1), others}, -2);
   return {copies, copies.select(-2, activeIdx)};
 }
 
-Pair predictOnCpu(const Tensor& copies, const Tensor& mixing, int64_t activeIdx) {
-  if (!takes({copies, mixing})) return predictComposed(copies, mixing, activeIdx);
-  return predictNow(copies.contiguous(), mixing.contiguous(), activeIdx);
+Pair predictOnCpu(const Tensor& copies, const Tensor& mixing, int64_t activeIdx, bool read) {
+  if (!takes({copies, mixing})) return predictComposed(copies, mixing, activeIdx, read);
+  return predictNow(copies.contiguous(), mixing.contiguous(), activeIdx, read);
 }
 
 Pair correctOnCpu(const Tensor& predictions, const Tensor& innovation, const Tensor& coefs, const Tensor& addition,
-                  int64_t activeIdx) {
+                  int64_t activeIdx, bool read) {
   if (!takes({predictions, innovation, coefs, addition}))
-    return correctComposed(predictions, innovation, coefs, addition, activeIdx);
-  return correctNow(predictions.contiguous(), innovation.contiguous(), coefs.contiguous(), addition.contiguous(),
-                    activeIdx);
+    return correctComposed(predictions, innovation, coefs, addition, activeIdx, read);
+  return correctNow(predictions, innovation, coefs, addition, activeIdx, read);
 }
 
-Pair predictWithGrad(const Tensor& copies, const Tensor& mixing, int64_t activeIdx) {
-  if (!takes({copies, mixing})) return predictComposed(copies, mixing, activeIdx);
-  if (!isRecorded({copies, mixing})) return predictOnCpu(copies, mixing, activeIdx);
-  const auto outputs = Predict::apply(copies, mixing, activeIdx);
+Pair predictWithGrad(const Tensor& copies, const Tensor& mixing, int64_t activeIdx, bool read) {
+  if (!takes({copies, mixing})) return predictComposed(copies, mixing, activeIdx, read);
+  if (!isRecorded({copies, mixing})) return predictOnCpu(copies, mixing, activeIdx, read);
+  const auto outputs = Predict::apply(copies, mixing, activeIdx, read);
   return {outputs[0], outputs[1]};
 }
 
 Pair correctWithGrad(const Tensor& predictions, const Tensor& innovation, const Tensor& coefs, const Tensor& addition,
-                     int64_t activeIdx) {
+                     int64_t activeIdx, bool read) {
   const auto inputs = {predictions, innovation, coefs, addition};
-  if (!takes(inputs)) return correctComposed(predictions, innovation, coefs, addition, activeIdx);
-  if (!isRecorded(inputs)) return correctOnCpu(predictions, innovation, coefs, addition, activeIdx);
-  const auto outputs = Correct::apply(predictions, innovation, coefs, addition, activeIdx);
+  if (!takes(inputs)) return correctComposed(predictions, innovation, coefs, addition, activeIdx, read);
+  if (!isRecorded(inputs)) return correctOnCpu(predictions, innovation, coefs, addition, activeIdx, read);
+  const auto outputs = Correct::apply(predictions, innovation, coefs, addition, activeIdx, read);
   return {outputs[0], outputs[1]};
 }
 
 TORCH_LIBRARY_FRAGMENT(sluice, m) {
-  m.def("altup_predict(Tensor copies, Tensor mixing, int active) -> (Tensor, Tensor)");
+  m.def("altup_predict(Tensor copies, Tensor mixing, int active, bool read=True) -> (Tensor, Tensor)");
   m.def(
-      "altup_correct(Tensor predictions, Tensor innovation, Tensor coefs, Tensor addition, int active)"
+      "altup_correct(Tensor predictions, Tensor innovation, Tensor coefs, Tensor addition, int active, bool read=True)"
       " -> (Tensor, Tensor)");
 }
 TORCH_LIBRARY_IMPL(sluice, CompositeImplicitAutograd, m) {

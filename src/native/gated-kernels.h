@@ -9,6 +9,7 @@ namespace sluice {
 template <class B, class T>
 void geluMul(const T* gate, const T* up, T* y, int64_t count);
 
+/// @param upGrad may be grad
 template <class B, class T>
 void geluMulBackward(const T* grad, const T* gate, const T* up, T* gateGrad, T* upGrad, int64_t count);
 

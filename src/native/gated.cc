@@ -44,12 +44,12 @@ class GeluMul : public torch::autograd::Function<GeluMul> {
     return compute(x, u);
   }
 
-  static variable_list backward(AutogradContext* context, variable_list grads) {
+  static variable_list backward(AutogradContext* context, variable_list& grads) {
     refuseSecondDerivative("gelu_mul");
     at::AutoDispatchBelowADInplaceOrView below;
     const auto saved = context->get_saved_variables();
-    const Tensor &gate = saved[0], &up = saved[1], grad = grads[0].contiguous();
-    const Tensor gateGrad = at::empty_like(gate), upGrad = at::empty_like(up);
+    const Tensor &gate = saved[0], &up = saved[1];
+    const Tensor upGrad = inPlaceOf(grads[0]), grad = grads[0].contiguous(), gateGrad = at::empty_like(gate);
     byDtype(gate, [&]<class T>(T*) {
       overRows(gate.numel(), 1, [&](int64_t at, int64_t count) {
         SLUICE_BEST(geluMulBackward, T)(from<T>(grad, at), from<T>(gate, at), from<T>(up, at), to<T>(gateGrad, at),

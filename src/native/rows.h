@@ -56,6 +56,14 @@ void byDtype(const at::Tensor& tensor, Run&& run) {
   else run(static_cast<uint16_t*>(nullptr));
 }
 
+/// Memory for a gradient of the same shape and dtype: the incoming one's own, where a backward pass alone holds it and no
+/// longer needs it.
+inline at::Tensor inPlaceOf(const at::Tensor& grad) {
+  const bool isOwned = grad.use_count() == 1 && grad.storage().use_count() == 1 && grad.is_contiguous() &&
+                       !grad.requires_grad();
+  return isOwned ? grad : at::empty(grad.sizes(), grad.options());
+}
+
 /// body(first, count) over shares of the rows.
 template <class Body>
 void overRows(int64_t rows, int64_t size, Body&& body) {

@@ -9,6 +9,7 @@
 #include <ATen/Version.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
 #include <torch/version.h>
 
 #include <dlfcn.h>
@@ -200,6 +201,40 @@ Napi::Value Backward(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+/// Joins several outputs in one, and hands them their gradients without keeping any: what a graph has used up is free.
+class Joined : public torch::autograd::Function<Joined> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* context, at::TensorList outputs,
+                            const c10::List<at::Tensor>& gradients) {
+    context->saved_data["gradients"] = gradients;
+    return at::zeros({}, outputs[0].options().requires_grad(false));
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list&) {
+    auto gradients = context->saved_data["gradients"].toTensorVector();
+    context->saved_data.clear();
+    gradients.emplace_back();  // of the gradients themselves
+    return gradients;
+  }
+};
+
+/// backwardTaking(outputs, gradients): backward without retaining, after which neither has a handle any more; they are let
+/// go of as early as can be.
+Napi::Value BackwardTaking(const Napi::CallbackInfo& info) {
+  at::Tensor joined;
+  {
+    at::AutoGradMode recorded(true);
+    joined = Joined::apply(at::TensorList(listOf(info[0])), c10::List<at::Tensor>(listOf(info[1])));
+  }
+  for (const Napi::Value& handles : {info[0], info[1]}) {
+    const auto array = handles.As<Napi::Array>();
+    for (uint32_t i = 0; i < array.Length(); ++i) freeTensor(array.Get(i).As<Napi::Number>().DoubleValue());
+  }
+  torch::autograd::backward({joined}, {at::ones({}, joined.options())});
+  return info.Env().Undefined();
+}
+
 /// gradients(outputs, inputs, gradOutputs, retainGraph) -> a handle an input, 0 where it does not take part.
 Napi::Value Gradients(const Napi::CallbackInfo& info) {
   const auto gradients = torch::autograd::grad(listOf(info[0]), listOf(info[1]), listOf(info[2]), info[3].ToBoolean().Value(),
@@ -324,6 +359,7 @@ void InitTensors(Napi::Env env, Napi::Object exports) {
   door("grad", Guarded<Grad>);
   door("setGrad", Guarded<SetGrad>);
   door("backward", Guarded<Backward>);
+  door("backwardTaking", Guarded<BackwardTaking>);
   door("gradients", Guarded<Gradients>);
   door("setGradEnabled", Guarded<SetGradEnabled>);
   door("free", Guarded<Free>);

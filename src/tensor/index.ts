@@ -1,7 +1,7 @@
 export {
   DTYPES,
   Tensor,
-  backward,
+  backwardTaking,
   enableGrad,
   engine,
   grad,

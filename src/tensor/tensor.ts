@@ -492,15 +492,19 @@ export function grad(
   return gradients.map((handle) => (handle > 0 ? new Tensor(handle) : null));
 }
 
-/** Accumulates gradients into the leaves of several tensors' graphs at once. @param gradients one an output */
-export function backward(outputs: readonly Tensor[], gradients: readonly Tensor[]): void {
-  attempt('backward', outputs, () =>
-    engine().backward(
-      outputs.map((tensor) => tensor.live()),
-      gradients.map((tensor) => tensor.live()),
-      false,
-    ),
-  );
+/** Accumulates gradients into the leaves of several tensors' graphs at once, and disposes of both: their memory is free as
+ *  soon as the pass has no more use for it. @param gradients one an output */
+export function backwardTaking(outputs: readonly Tensor[], gradients: readonly Tensor[]): void {
+  try {
+    attempt('backward', [], () =>
+      engine().backwardTaking(
+        outputs.map((tensor) => tensor.live()),
+        gradients.map((tensor) => tensor.live()),
+      ),
+    );
+  } finally {
+    for (const tensor of [...outputs, ...gradients]) tensor.dispose();
+  }
 }
 
 // --- operators by name -----------------------------------------------------------------------------------------------

@@ -107,6 +107,43 @@ describe.each(dtypes)('in %s', (dtype) => {
     );
   });
 
+  it('altup_predict and altup_correct have the same gradients where their copies are not read', () => {
+    manualSeed(5);
+    const random = (...shape: number[]): Tensor => {
+      const made = randn(shape).to(dtype);
+      made.requiresGrad = true;
+      return made;
+    };
+    const [copies, mixing, coefs] = [random(2, 3, 4, 21), random(2, 3, 4, 4), random(2, 3, 4)];
+    const [innovation, addition] = [random(2, 3, 21), random(2, 3, 21)];
+    const learning = [copies, mixing, coefs, innovation, addition];
+    const directions = [randn([2, 3, 4, 21]).to(dtype), randn([2, 3, 21]).to(dtype)];
+    const pass = (isRead: boolean): { active: Tensor; gradients: unknown[] } => {
+      const [predictions, active] = predict(copies, mixing, 2, isRead);
+      const outputs = correct(predictions, innovation, coefs, addition, 2, isRead);
+      const gradients = grad([...outputs, active], learning, [...directions, directions[1]!]);
+      return { active, gradients: gradients.map((gradient) => gradient!.toTypedArray()) };
+    };
+    const [read, unread] = [pass(true), pass(false)];
+    expect(unread.gradients).toEqual(read.gradients);
+    expect(unread.active.toTypedArray()).toEqual(read.active.toTypedArray());
+    expect(read.gradients.every((values) => (values as Float32Array).every(Number.isFinite))).toBe(true);
+  });
+
+  it('leaves gradients as they were given to those who hold them', () => {
+    manualSeed(6);
+    const [gate, up, direction] = [randn([33]).to(dtype), randn([33]).to(dtype), randn([33]).to(dtype)];
+    for (const input of [gate, up]) input.requiresGrad = true;
+    const before = direction.toTypedArray();
+    const first = grad([geluMul(gate, up)], [gate, up], [direction]);
+    expect(direction.toTypedArray()).toEqual(before);
+    // through another node nobody else holds the gradient
+    const second = grad([geluMul(gate, up).mul(1)], [gate, up], [direction]);
+    const values = (gradients: (Tensor | null)[]): unknown => gradients.map((one) => one!.toTypedArray());
+    expect(values(second)).toEqual(values(first));
+    expect(direction.toTypedArray()).toEqual(before);
+  });
+
   it.each([1, 8, 1003])('gelu_mul gates %i numbers', (count) => {
     manualSeed(3);
     compare(
