@@ -3,7 +3,8 @@
 //
 //   sluice::lora_group(x, weights, biases, a, b, scales, gains)
 //       y_i = gain_i (x weight_i^T + scale_i (x a_i^T) b_i^T) + bias_i, gains and biases being optional
-//   sluice::lora(x, weight, bias, a, b, scale, gain)           the same of one
+//   sluice::lora(x, weight, bias, a, b, scale, gain, output)   the same of one; with `output`, which is what it gives, it
+//       makes the graph and no product. There is no gain then.
 //
 // All x a_i^T are one pass over x, and so are all gradients of a_i, and x's gradient is summed in place; the updates are
 // added to the products in place; of the weights nothing is computed. a, b and gain may be wider than x: on a CPU the
@@ -41,6 +42,8 @@ struct Group {
   Tensor x;
   Tensors weights, biases, as, bs, gains;
   std::vector<double> scales;
+  /// What a group of one gives, where that is known.
+  Tensor output;
 
   size_t size() const { return weights.size(); }
 };
@@ -53,7 +56,7 @@ Tensors plain(const Maybes& tensors) {
 
 Group groupOf(const Tensor& x, at::TensorList weights, const Maybes& biases, at::TensorList as, at::TensorList bs,
               at::ArrayRef<double> scales, const Maybes& gains) {
-  Group group{x, weights.vec(), plain(biases), as.vec(), bs.vec(), plain(gains), scales.vec()};
+  Group group{x, weights.vec(), plain(biases), as.vec(), bs.vec(), plain(gains), scales.vec(), Tensor()};
   const size_t num = group.size();
   TORCH_CHECK(num > 0 && group.biases.size() == num && group.as.size() == num && group.bs.size() == num &&
                   group.gains.size() == num && group.scales.size() == num,
@@ -123,6 +126,11 @@ Computed compute(const Group& group, const Tensor& x, const Factors& factors) {
   const Tensors downs = split(result.down, factors.ups, 1);
   for (size_t i = 0; i < group.size(); ++i) {
     const Tensor &weight = group.weights[i], &bias = group.biases[i], &gain = group.gains[i];
+    if (group.output.defined()) {
+      result.sums.emplace_back();
+      result.outputs.push_back(group.output.view(shapeOf(group.x, weight)));
+      continue;
+    }
     const bool hasGain = gain.defined();
     const Tensor sum = productOf(x, weight, bias.defined() && !hasGain ? Maybe(bias) : Maybe());
     addLowRankUp(downs[i], factors.ups[i], sum);
@@ -175,7 +183,8 @@ Flat flat(const Group& group) {
   return result;
 }
 
-Group unflat(at::TensorList all, const std::vector<int64_t>& places, const std::vector<double>& scales) {
+Group unflat(at::TensorList all, const std::vector<int64_t>& places, const std::vector<double>& scales,
+             const Tensor& output) {
   const size_t num = scales.size();
   const auto part = [&](size_t kind) {
     Tensors tensors;
@@ -185,15 +194,15 @@ Group unflat(at::TensorList all, const std::vector<int64_t>& places, const std::
     }
     return tensors;
   };
-  return {all[0], part(0), part(1), part(2), part(3), part(4), scales};
+  return {all[0], part(0), part(1), part(2), part(3), part(4), scales, output};
 }
 
 class Lora : public torch::autograd::Function<Lora> {
  public:
   static variable_list forward(AutogradContext* context, at::TensorList all, const std::vector<int64_t>& places,
-                               const std::vector<double>& scales) {
+                               const std::vector<double>& scales, const c10::List<Tensor>& known) {
     at::AutoDispatchBelowADInplaceOrView below;
-    const Group group = unflat(all, places, scales);
+    const Group group = unflat(all, places, scales, known.empty() ? Tensor() : known.get(0));
     const Tensor x = rowsOf(group.x);
     const Factors factors = factorsOf(group);
     const Computed computed = compute(group, x, factors);
@@ -229,7 +238,7 @@ class Lora : public torch::autograd::Function<Lora> {
     };
     const auto typed = [&](const Tensor& grad, size_t place) { return grad.to(static_cast<at::ScalarType>(dtypes[place])); };
 
-    variable_list result(dtypes.size() + 2);  // and the two that are no tensors
+    variable_list result(dtypes.size() + 3);  // and the three that have no gradient
     const bool wantsX = context->needs_input_grad(0);
     bool wantsAnyA = false;
     for (size_t i = 0; i < num; ++i) wantsAnyA |= asks(2, i);
@@ -289,7 +298,8 @@ Tensors run(const Group& group) {
     for (const Tensor& tensor : *tensors) learns |= tensor.defined() && tensor.requires_grad();
   if (learns && at::GradMode::is_enabled()) {
     const Flat list = flat(group);
-    return Lora::apply(at::TensorList(list.all), list.places, group.scales);
+    const auto known = group.output.defined() ? c10::List<Tensor>({group.output}) : c10::List<Tensor>();
+    return Lora::apply(at::TensorList(list.all), list.places, group.scales, known);
   }
   at::NoGradGuard silent;
   return compute(group, rowsOf(group.x), factorsOf(group)).outputs;
@@ -301,13 +311,22 @@ Tensors loraGroup(const Tensor& x, at::TensorList weights, const Maybes& biases,
 }
 
 Tensor loraOne(const Tensor& x, const Tensor& weight, const Maybe& bias, const Tensor& a, const Tensor& b, double scale,
-               const Maybe& gain) {
-  return run(groupOf(x, weight, Maybes({bias}), a, b, scale, Maybes({gain})))[0];
+               const Maybe& gain, const Maybe& output) {
+  Group group = groupOf(x, weight, Maybes({bias}), a, b, scale, Maybes({gain}));
+  if (has(output)) {
+    TORCH_CHECK(!has(gain) && output->scalar_type() == x.scalar_type() && output->sizes() == shapeOf(x, weight),
+                "lora: expected an output of x's dtype and shape ", at::IntArrayRef(shapeOf(x, weight)),
+                ", and no gain, received ",
+                output->sizes(), " of ", output->scalar_type(), has(gain) ? " and a gain" : "");
+    group.output = *output;
+  }
+  return run(group)[0];
 }
 
 // Composed of operators that record by themselves, so that one implementation serves every device and mode.
 TORCH_LIBRARY_FRAGMENT(sluice, m) {
-  m.def("lora(Tensor x, Tensor weight, Tensor? bias, Tensor a, Tensor b, float scale, Tensor? gain=None) -> Tensor",
+  m.def("lora(Tensor x, Tensor weight, Tensor? bias, Tensor a, Tensor b, float scale, Tensor? gain=None, "
+        "Tensor? output=None) -> Tensor",
         loraOne);
   m.def(
       "lora_group(Tensor x, Tensor[] weights, Tensor?[] biases, Tensor[] a, Tensor[] b, float[] scales, Tensor?[] gains)"

@@ -1,8 +1,9 @@
 // A linear layer over a frozen weight in NF4 or int8, with or without a low-rank update that learns (lora.cc):
 //
 //   sluice::quantised_linear(x, packed, absmax, nested, offset, rows, block, bias) = x W^T + bias
-//   sluice::quantised_lora(x, packed, absmax, nested, offset, rows, block, bias, a, b, scale, gain)
-//     = gain (x W^T + scale (x a^T) b^T) + bias
+//   sluice::quantised_lora(x, packed, absmax, nested, offset, rows, block, bias, a, b, scale, gain, output)
+//     = gain (x W^T + scale (x a^T) b^T) + bias; with `output`, which is what it gives without a gain, it makes the graph
+//     and no product
 //   sluice::quantised_product(x, packed, absmax, nested, offset, size, block) = x W
 //
 // W is never whole: a product takes some of its rows at a time as numbers of x's dtype, so that what comes out is the
@@ -133,8 +134,16 @@ struct Sum {
   Tensor y, sum, down;
 };
 
-/// y, and what its gradients need: the sum before the gain, x a^T.
-Sum updated(const Tensor& x, const Quantised& weight, const Bias& bias, const Update& update) {
+/// y, and what its gradients need: the sum before the gain, x a^T. @param output y where that is known
+Sum updated(const Tensor& x, const Quantised& weight, const Bias& bias, const Update& update, const Bias& output) {
+  if (has(output)) {
+    auto shape = x.sizes().vec();
+    shape.back() = weight.rows;
+    TORCH_CHECK(!update.gain.defined() && output->scalar_type() == x.scalar_type() && output->sizes() == shape,
+                "quantised_lora: expected an output of x's dtype and shape ", at::IntArrayRef(shape), ", and no gain, received ",
+                output->sizes(), " of ", output->scalar_type(), update.gain.defined() ? " and a gain" : "");
+    return {output->view(shape), Tensor(), at::mm(x.reshape({-1, weight.size}), update.a.t())};
+  }
   const bool isGained = update.gain.defined();
   const Tensor y = product(x, weight, isGained ? std::nullopt : bias), sum = y.view({-1, weight.rows});
   const Tensor down = at::mm(x.reshape({-1, weight.size}), update.a.t());
@@ -178,10 +187,10 @@ class QuantisedLinear : public torch::autograd::Function<QuantisedLinear> {
 class QuantisedLora : public torch::autograd::Function<QuantisedLora> {
  public:
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& a, const Tensor& b, const Bias& gain,
-                        double scale, const Bias& bias, const Quantised& weight) {
+                        double scale, const Bias& bias, const Quantised& weight, const c10::List<Tensor>& known) {
     at::AutoDispatchBelowADInplaceOrView below;
     const Update update = updateOf(a, b, scale, gain, x.scalar_type());
-    const auto [y, sum, down] = updated(x, weight, bias, update);
+    const auto [y, sum, down] = updated(x, weight, bias, update, known.empty() ? Bias() : Bias(known.get(0)));
     context->save_for_backward({weight.packed, weight.absmax, weight.nested, weight.offset, x, update.a, update.b,
                                 update.gain, sum, down});
     context->saved_data["rows"] = weight.rows;
@@ -215,7 +224,7 @@ class QuantisedLora : public torch::autograd::Function<QuantisedLora> {
         xGrad = inputGrad(grad, weight).addmm_(downGrad, a).view(given.sizes());
       }
     }
-    return {xGrad, aGrad, bGrad, gainGrad, Tensor(), Tensor(), Tensor()};
+    return {xGrad, aGrad, bGrad, gainGrad, Tensor(), Tensor(), Tensor(), Tensor()};
   }
 };
 
@@ -237,15 +246,15 @@ Tensor linearWithGrad(const Tensor& x, const Tensor& packed, const Tensor& absma
 
 Tensor loraOf(const Tensor& x, const Tensor& packed, const Tensor& absmax, const Bias& nested, const Bias& offset,
               int64_t rows, int64_t block, const Bias& bias, const Tensor& a, const Tensor& b, double scale,
-              const Bias& gain) {
+              const Bias& gain, const Bias& output) {
   TORCH_CHECK(x.dim() > 0, "quantised_lora: expected [..., features], received a scalar");
   const Quantised weight = quantised(packed, absmax, nested, offset, rows, x.size(-1), block);
-  return updated(x, weight, bias, updateOf(a, b, scale, gain, x.scalar_type())).y;
+  return updated(x, weight, bias, updateOf(a, b, scale, gain, x.scalar_type()), output).y;
 }
 
 Tensor loraWithGrad(const Tensor& x, const Tensor& packed, const Tensor& absmax, const Bias& nested, const Bias& offset,
                     int64_t rows, int64_t block, const Bias& bias, const Tensor& a, const Tensor& b, double scale,
-                    const Bias& gain) {
+                    const Bias& gain, const Bias& output) {
   const bool isRecorded = at::GradMode::is_enabled() && x.dim() > 0;
   if (isRecorded && learns(bias)) {
     const auto dtype = x.scalar_type();
@@ -255,10 +264,11 @@ Tensor loraWithGrad(const Tensor& x, const Tensor& packed, const Tensor& absmax,
   }
   if (isRecorded && (x.requires_grad() || a.requires_grad() || b.requires_grad() || learns(gain))) {
     const Quantised weight = quantised(packed, absmax, nested, offset, rows, x.size(-1), block);
-    return QuantisedLora::apply(x, a, b, gain, scale, bias, weight);
+    const auto known = has(output) ? c10::List<Tensor>({*output}) : c10::List<Tensor>();
+    return QuantisedLora::apply(x, a, b, gain, scale, bias, weight, known);
   }
   at::AutoDispatchBelowADInplaceOrView below;
-  return loraOf(x, packed, absmax, nested, offset, rows, block, bias, a, b, scale, gain);
+  return loraOf(x, packed, absmax, nested, offset, rows, block, bias, a, b, scale, gain, output);
 }
 
 Tensor productWith(const Tensor& x, const Tensor& packed, const Tensor& absmax, const Bias& nested, const Bias& offset,
@@ -274,7 +284,7 @@ TORCH_LIBRARY_FRAGMENT(sluice, m) {
   m.def("quantised_linear(Tensor x, Tensor packed, Tensor absmax, Tensor? nested, Tensor? offset, int rows, int block, "
         "Tensor? bias=None) -> Tensor");
   m.def("quantised_lora(Tensor x, Tensor packed, Tensor absmax, Tensor? nested, Tensor? offset, int rows, int block, "
-        "Tensor? bias, Tensor a, Tensor b, float scale, Tensor? gain=None) -> Tensor");
+        "Tensor? bias, Tensor a, Tensor b, float scale, Tensor? gain=None, Tensor? output=None) -> Tensor");
   m.def("quantised_product(Tensor x, Tensor packed, Tensor absmax, Tensor? nested, Tensor? offset, int size, int block) "
         "-> Tensor");
 }

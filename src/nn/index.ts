@@ -27,5 +27,14 @@ export { Module, buffer, parameter } from './module.js';
 export { sequenceLengths, sequenceStarts } from './packed.js';
 export { RmsNorm } from './rms-norm.js';
 export { roundTo } from './round.js';
-export { foundIn, mapTensors, segment, withSegments, type SegmentRunner } from './segment.js';
+export {
+  firstPassEnds,
+  foundIn,
+  isComputedAgain,
+  keptInSegment,
+  mapTensors,
+  segment,
+  withSegments,
+  type SegmentRunner,
+} from './segment.js';
 export { Tape, type TapeOptions } from './tape.js';

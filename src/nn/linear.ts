@@ -4,11 +4,14 @@ import { type Tensor, currentDefaults, empty, linear } from '../tensor/index.js'
 import { placeOfNew } from './deferred.js';
 import { Module, parameter } from './module.js';
 import { type QuantisedWeight, refuseLearning } from './quantised-weight.js';
+import { keptInSegment } from './segment.js';
 
 /** What stands before a linear's own product, and may use it: an adapter. */
 export interface LinearAdapter {
   /** @param x [..., inFeatures] @returns [..., outFeatures] */
   forward(x: Tensor, linear: Linear): Tensor;
+  /** `forward` of an input whose output is known: the graph without the product. Undefined where only `forward` makes it. */
+  graphOf?(x: Tensor, linear: Linear): ((output: Tensor) => Tensor) | undefined;
   /** Several linears of one input, of which this is the first one's adapter; undefined where it is no better than one by
    *  one. @returns [..., outFeatures] of each */
   together?(x: Tensor, linears: readonly Linear[]): Tensor[] | undefined;
@@ -68,6 +71,11 @@ export class Linear extends Module {
   /** @param x [..., inFeatures] @returns [..., outFeatures] */
   forward(x: Tensor): Tensor {
     return this.#adapter ? this.#adapter.forward(x, this) : this.product(x);
+  }
+
+  /** `forward`, whose output is kept where a segment is computed twice, if its graph can be made without the product. */
+  forwardOnce(x: Tensor): Tensor {
+    return keptInSegment(() => this.forward(x), this.#adapter?.graphOf?.(x, this));
   }
 
   /** What the layer computes by itself, without an adapter. */

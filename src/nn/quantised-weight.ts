@@ -108,7 +108,8 @@ export class QuantisedWeight extends Module {
   }
 
   /** gain (x W^T + scale (x a^T) b^T) + bias; a, b and gain may learn.
-   *  @param update a [rank, size], b [rows, rank], gain [rows] */
+   *  @param update a [rank, size], b [rows, rank], gain [rows]
+   *  @param output what it gives, where that is known and there is no gain: only the graph is made then */
   lora(
     x: Tensor,
     bias: Tensor | undefined,
@@ -118,6 +119,7 @@ export class QuantisedWeight extends Module {
       readonly scale: number;
       readonly gain?: Tensor | undefined;
     },
+    output?: Tensor,
   ): Tensor {
     const { a, b, scale, gain } = update;
     return quantisedLora(
@@ -130,6 +132,7 @@ export class QuantisedWeight extends Module {
       b,
       scale,
       gain ?? null,
+      output ?? null,
     );
   }
 

@@ -8,7 +8,7 @@
 
 import {
   type Tensor,
-  backward,
+  backwardTaking,
   enableGrad,
   keep,
   noGrad,
@@ -17,7 +17,14 @@ import {
   scope,
   setRandomState,
 } from '../tensor/index.js';
-import { type SegmentRunner, type Tensors, mapTensors, withSegments } from './segment.js';
+import {
+  type Pass,
+  type SegmentRunner,
+  type Tensors,
+  mapTensors,
+  withPass,
+  withSegments,
+} from './segment.js';
 import { TapeValue } from './tape-value.js';
 
 export interface TapeOptions {
@@ -33,6 +40,8 @@ interface Segment {
   readonly outputs: ReadonlyMap<number, TapeValue>;
   /** What it computes again: all tensors of its result. */
   readonly again?: (leaves: readonly Tensor[]) => Tensor[];
+  /** What it kept of itself for that. */
+  readonly kept?: Tensor[] | undefined;
   /** The generators' states before it, where it draws. */
   readonly random?: Uint8Array | undefined;
   /** Instead of computing again: what the forward pass kept. */
@@ -61,7 +70,12 @@ export class Tape implements SegmentRunner {
     return scope(() => {
       const before = randomState();
       const leaves = given.map((value) => value.leaf());
-      const result = scope(() => withSegments(undefined, () => compute(replaced(inputs, leaves))));
+      const kept: Tensor[] = [];
+      // It would stay where it is: of a device that has to be spared nothing is kept.
+      const first = again ? { isAgain: false, kept: this.#options.offload ? undefined : kept } : undefined;
+      const result = orDispose(kept, () =>
+        scope(() => withPass(first, () => withSegments(undefined, () => compute(replaced(inputs, leaves))))),
+      );
       const results = tensorsOf(result);
 
       const learning = results.map((tensor) => tensor.requiresGrad);
@@ -82,6 +96,7 @@ export class Tape implements SegmentRunner {
           this.#segments.push({
             ...segment,
             again: (fresh) => tensorsOf(compute(replaced(inputs, fresh))),
+            kept: first?.kept,
             random: isEqual(before, randomState()) ? undefined : before,
           });
         } else {
@@ -90,6 +105,8 @@ export class Tape implements SegmentRunner {
             graph: { leaves: leaves.map(keep), results: results.map(keep) },
           });
         }
+      } else {
+        disposeAll(kept);
       }
       return replaced(result, handed);
     });
@@ -147,16 +164,17 @@ function derive(segment: Segment): void {
   if (gradients.length > 0) {
     const leaves = segment.graph?.leaves ?? segment.inputs.map((value) => value.leaf());
     const results = segment.graph?.results ?? computedAgain(segment, leaves);
+    disposeAll(segment.kept ?? []); // the graph holds them until it has no more use for them
     const derived = gradients.map(({ place }) => {
       const result = results[place];
       if (!result?.requiresGrad) throw new Error('a segment that did not do the same the second time');
-      return result;
+      // An input that is handed on is needed still.
+      return leaves.includes(result) ? enableGrad(() => result.view(result.shape)) : result;
     });
-    backward(
+    backwardTaking(
       derived,
       gradients.map(({ gradient }) => gradient),
     );
-    for (const { gradient } of gradients) gradient.dispose();
     for (const [i, value] of segment.inputs.entries()) {
       const gradient = value.learns ? leaves[i]?.grad : undefined;
       if (gradient) noGrad(() => value.accumulate(gradient));
@@ -166,9 +184,10 @@ function derive(segment: Segment): void {
 }
 
 /** Draws what it drew the first time, and leaves the generator as it was. */
-function computedAgain({ again, random }: Segment, leaves: readonly Tensor[]): Tensor[] {
+function computedAgain({ again, kept, random }: Segment, leaves: readonly Tensor[]): Tensor[] {
+  const pass: Pass = { isAgain: true, kept: kept && [...kept] };
   const compute = (): Tensor[] =>
-    enableGrad(() => scope(() => withSegments(undefined, () => again?.(leaves) ?? [])));
+    enableGrad(() => scope(() => withPass(pass, () => withSegments(undefined, () => again?.(leaves) ?? []))));
   if (!random) return compute();
   const now = randomState();
   setRandomState(random);
@@ -179,8 +198,22 @@ function computedAgain({ again, random }: Segment, leaves: readonly Tensor[]): T
   }
 }
 
-function disposeGraph({ graph }: Segment): void {
-  for (const tensor of [...(graph?.leaves ?? []), ...(graph?.results ?? [])]) tensor.dispose();
+function disposeGraph({ graph, kept = [] }: Segment): void {
+  disposeAll([...kept, ...(graph?.leaves ?? []), ...(graph?.results ?? [])]);
+}
+
+/** @param tensors freed when it fails */
+function orDispose<T>(tensors: readonly Tensor[], compute: () => T): T {
+  try {
+    return compute();
+  } catch (error) {
+    disposeAll(tensors);
+    throw error;
+  }
+}
+
+function disposeAll(tensors: readonly Tensor[]): void {
+  for (const tensor of tensors) tensor.dispose();
 }
 
 function tensorsOf(value: Tensors): Tensor[] {

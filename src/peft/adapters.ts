@@ -313,6 +313,11 @@ class Active implements LinearAdapter {
     );
   }
 
+  graphOf(x: Tensor, linear: Linear): ((output: Tensor) => Tensor) | undefined {
+    const [layer, ...others] = this.layers;
+    return others.length === 0 ? layer?.graphWithBase(x, linear) : undefined;
+  }
+
   /** Where each has one adapter that can be computed with its module. */
   together(x: Tensor, linears: readonly Linear[]): Tensor[] | undefined {
     const pairs: [LoraLayer, Linear][] = [];

@@ -20,6 +20,7 @@ import {
 } from '../tensor/index.js';
 import { scalingOf } from './config.js';
 
+const loraOp = op('sluice::lora');
 const loraGroup = op<Tensor[]>('sluice::lora_group');
 const dropoutOp = op('aten::dropout');
 const uniform_ = op('aten::uniform_');
@@ -142,6 +143,20 @@ export class LoraLayer {
     return scope(() =>
       quantised.lora(x, bias, { ...this.matrices(), scale: this.scaling, gain: this.#gainNow() }),
     );
+  }
+
+  /** `withBase` of an input whose output is known: the graph without the product. Undefined where only `withBase` makes
+   *  it: of a gain's gradient the output says too little. */
+  graphWithBase(x: Tensor, linear: Linear): ((output: Tensor) => Tensor) | undefined {
+    if (this.magnitude || !this.isAtOnce(x, linear)) return undefined;
+    return (output) =>
+      scope(() => {
+        const { quantised, weight, bias } = linear;
+        const { a, b } = this.matrices();
+        return quantised
+          ? quantised.lora(x, bias, { a, b, scale: this.scaling }, output)
+          : loraOp(x, weight, bias, a, b, this.scaling, undefined, output);
+      });
   }
 
   /** The same of several modules and their adapters: what they need of the one input is computed together. */

@@ -183,6 +183,12 @@ describe.each(FORMATS)(
           const [mine, others] = [ours, theirs].map((y) => grad([y.mul(weights).sum()], leaves));
           for (const [i, other] of others!.entries())
             expect(difference(mine![i]!, other!), `${i}`).toBeLessThan(tolerance);
+          if (gain) return;
+          const known = randn(ours.shape).to(dtype);
+          const graph = made.quantised!.lora(x, made.bias, { a, b, scale: 0.5 }, known);
+          expect(graph.toTypedArray()).toEqual(known.toTypedArray());
+          const again = grad([graph.mul(weights).sum()], leaves);
+          expect(again.map((one) => one!.toTypedArray())).toEqual(mine!.map((one) => one!.toTypedArray()));
         });
       },
     );

@@ -90,6 +90,32 @@ describe.each(['float32', 'bfloat16'] as const)('in %s', (dtype) => {
   });
 });
 
+it.each(['float32', 'bfloat16'] as const)(
+  'makes the graph alone of an output that is known, in %s',
+  (dtype) => {
+    scope(() => {
+      const inputs = inputsOf([2, 3, 33], dtype, true, false);
+      const { x, weight, bias, a, b } = inputs;
+      const found = fused(inputs);
+      const known = randn(found.shape).to(dtype);
+      const again = loraOp(x, weight, bias, a, b, SCALE, undefined, known);
+      expect(again.toTypedArray()).toEqual(known.toTypedArray());
+      const direction = randn(found.shape).to(dtype);
+      const [theirs, ours] = [found, again].map((y) => grad([y], [x, a, b], [direction]));
+      expect(ours!.map((one) => one!.toTypedArray())).toEqual(theirs!.map((one) => one!.toTypedArray()));
+    });
+  },
+);
+
+it('refuses a known output of another shape, and one beside a gain', () => {
+  scope(() => {
+    const { x, weight, bias, a, b, gain } = inputsOf([2, 3, 33], 'float32', true, true);
+    const of = (known: Tensor, factor?: Tensor) => loraOp(x, weight, bias, a, b, SCALE, factor, known);
+    expect(() => of(randn([2, 3, 8]))).toThrow("expected an output of x's dtype and shape [2, 3, 7]");
+    expect(() => of(randn([2, 3, 7]), gain)).toThrow('and a gain');
+  });
+});
+
 it('makes no gradient that is not asked for', () => {
   scope(() => {
     const inputs = inputsOf([3, 8], 'float32', true, true);
