@@ -4,7 +4,7 @@
 // Shapes: B batch, T tokens, N copies, H hidden size. The copies are kept as [B, T, N, H], where the reference has
 // [N, B, T, H]: mixing the copies of a token is then one small product of neighbours.
 
-import { Linear, Module, RmsNorm, parameter, roundTo } from '../../nn/index.js';
+import { Linear, Module, RmsNorm, isComputedAgain, parameter, roundTo } from '../../nn/index.js';
 import { type Tensor, empty, linear, noGrad, op, scope } from '../../tensor/index.js';
 import type { TextConfig } from './config.js';
 
@@ -59,7 +59,12 @@ export class AltUp extends Module {
     this.#clampPrediction();
 
     const mixing = this.#route(active, this.predictionCoefs, 0).view([batch, length, num, num]);
-    const [predictions, predicted] = predictOp(all, mixing, altupActiveIdx);
+    const [predictions, predicted] = predictOp(
+      all,
+      mixing,
+      altupActiveIdx,
+      !isComputedAgain(), // only `correct` takes them all
+    );
     return { all: predictions, active: predicted };
   }
 
@@ -75,7 +80,8 @@ export class AltUp extends Module {
   /** The copies corrected. @param addition [B, T, H], added to every copy but copy 0, whichever is active */
   correct(predictions: Copies, { innovation, coefs }: Correction, addition: Tensor): Copies {
     const { altupActiveIdx } = this.config;
-    const [all, active] = correctOp(predictions.all, innovation, coefs, addition, altupActiveIdx);
+    const isRead = !isComputedAgain();
+    const [all, active] = correctOp(predictions.all, innovation, coefs, addition, altupActiveIdx, isRead);
     return { all, active };
   }
 

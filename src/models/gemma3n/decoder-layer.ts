@@ -1,8 +1,8 @@
 // One layer of the text tower: predict the copies, compute on the active one, correct them all, add what the token's
 // per-layer embedding says.
 
-import { Linear, Module, RmsNorm, gated } from '../../nn/index.js';
-import type { Tensor } from '../../tensor/index.js';
+import { Linear, Module, RmsNorm, firstPassEnds, gated } from '../../nn/index.js';
+import { type Tensor, scope } from '../../tensor/index.js';
 import { AltUp, type Copies } from './altup.js';
 import { Attention } from './attention.js';
 import type { TextConfig } from './config.js';
@@ -69,8 +69,26 @@ export class DecoderLayer extends Module {
   forward(
     copies: Copies,
     perLayerInput: Tensor,
-    { rotation, sight, shared, cache, lastOnly, rows }: LayerContext,
+    context: LayerContext,
   ): { copies: Copies; keysValues: KeysValues } {
+    const { keysValues, predictions, joined } = scope(() => this.#attended(copies, context));
+    const fed = scope(() => firstPassEnds(this.mlp.forward(this.preFeedforwardLayernorm.forward(joined))));
+    const activated = this.postFeedforwardLayernorm.addTo(joined, fed);
+    const correction = this.altup.correction(predictions, activated);
+
+    const { rows } = context;
+    const own = rows ? tokensAt(perLayerInput, rows) : perLayerInput;
+    const opened = this.#gated(this.perLayerInputGate.forward(correction.first), own);
+    const addition = this.postPerLayerInputNorm.forward(this.perLayerProjection.forward(opened));
+
+    return { copies: this.altup.correct(predictions, correction, addition), keysValues };
+  }
+
+  /** What attention and LAuReL make of the predicted active copy. */
+  #attended(
+    copies: Copies,
+    { rotation, sight, shared, cache, lastOnly, rows }: LayerContext,
+  ): { keysValues: KeysValues; predictions: Copies; joined: Tensor } {
     const all = this.altup.predict(copies);
     const allNormed = this.inputLayernorm.forward(all.active);
     const projected = lastOnly || shared ? undefined : this.selfAttn.project(allNormed);
@@ -90,16 +108,11 @@ export class DecoderLayer extends Module {
     });
     const normed = rows ? tokensAt(allNormed, rows) : asking;
     const joined = this.laurel.join(normed, active, output, this.postAttentionLayernorm);
-
-    const fed = this.mlp.forward(this.preFeedforwardLayernorm.forward(joined));
-    const activated = this.postFeedforwardLayernorm.addTo(joined, fed);
-    const correction = this.altup.correction(predictions, activated);
-
-    const own = rows ? tokensAt(perLayerInput, rows) : perLayerInput;
-    const opened = this.#gated(this.perLayerInputGate.forward(correction.first), own);
-    const addition = this.postPerLayerInputNorm.forward(this.perLayerProjection.forward(opened));
-
-    return { copies: this.altup.correct(predictions, correction, addition), keysValues };
+    return {
+      keysValues: shared ?? firstPassEnds(keysValues),
+      predictions,
+      joined: firstPassEnds(joined),
+    };
   }
 
   /** Only what later layers and tokens may see of these tokens: the first lines of `forward`. */

@@ -44,21 +44,27 @@ export function keptForBackward(text: TextConfig, load: Load): number {
   return (layers.reduce((sum, elements) => sum + elements, 0) + around) * dtypeBytes(load.dtype);
 }
 
-/** The most in use with activation checkpointing: each layer's inputs, and either the layer that is just being derived with
- *  the gradients of its outputs, or what passes before the first is. @param passing bytes of loss and towers */
-export function mostForRecomputing(text: TextConfig, load: Load, passing: number): number {
+/** The most in use with activation checkpointing: each layer's inputs, with adapters also what its feed-forward gives, and
+ *  either the layer that is just being derived with the gradients of its outputs, or what passes before the first is.
+ *  @param passing bytes of loss and towers */
+export function mostForRecomputing(
+  text: TextConfig,
+  load: Load,
+  { passing, hasAdapters }: { readonly passing: number; readonly hasAdapters: boolean },
+): number {
   const { hiddenSize: H, altupNumInputs: N, hiddenSizePerLayerInput: P, numHiddenLayers, kvSources } = text;
   const tokens = load.batch * load.length;
   const K = text.numKeyValueHeads * text.headDim;
   const shared = new Set(kvSources.filter((source, layer) => source !== layer)).size;
-  const inputs = tokens * (numHiddenLayers * N * H + H + 2 * numHiddenLayers * P + 2 * shared * K);
+  const each = (hasAdapters ? N + 1 : N) * H + 2 * P;
+  const inputs = tokens * (numHiddenLayers * each + H + 2 * shared * K);
   return inputs * dtypeBytes(load.dtype) + Math.max(recomputedLayer(text, load), passing);
 }
 
 /** One layer computed again, the largest, and the gradients of its outputs. */
 export function recomputedLayer(text: TextConfig, load: Load): number {
   const { hiddenSize: H, altupNumInputs: N } = text;
-  const gradients = load.batch * load.length * (2 * N + 2) * H;
+  const gradients = load.batch * load.length * (N + 2) * H;
   return (Math.max(...keptElements(text, load).layers) + gradients) * dtypeBytes(load.dtype);
 }
 
@@ -100,16 +106,20 @@ export function workOfForward(text: TextConfig, load: Load): number {
   const tokens = load.batch * piece;
   const layers = text.layerTypes.map((_, layer) => {
     const I = text.intermediateSize[layer] ?? 0;
-    const ofKeys = sharesKv(text, layer) ? 0 : 5 * K;
+    const own = sharesKv(text, layer) ? 0 : K;
     const { kept, passing } = attention(text, layer, load, piece);
-    return tokens * ((2 * N + 12) * H + R + 2 * P + 4 * Q + ofKeys + 3 * I) + kept + passing;
+    // copies as given and predicted, and what stands beside them while it attends, feeds forward, and corrects
+    const attends = tokens * (2 * H + R + 4 * Q + 5 * own) + kept + passing;
+    const feeds = tokens * (3 * H + 3 * I + 2 * own);
+    const corrects = tokens * ((N + 9) * H + 2 * P + 2 * own);
+    return tokens * 2 * (N + 1) * H + Math.max(attends, feeds, corrects);
   });
   // later layers see the last token alone
   const whole = 1 + text.kvSources.findLastIndex((source, layer) => source === layer);
-  const given = tokens * ((N + 1) * H + 4 * whole * P);
-  // the whole prompt's embeddings
-  const embedded = load.batch * load.length * (3 * H + 2 * numHiddenLayers * P);
-  return (Math.max(...layers) + given + embedded) * dtypeBytes(load.dtype);
+  // the whole prompt's embeddings wait; a piece of them is spread to copies, and projected for each layer
+  const embedded = load.batch * load.length * (H + numHiddenLayers * P);
+  const spreads = tokens * (2 * N * H + 3 * whole * P);
+  return (embedded + Math.max(spreads, ...layers) + tokens * whole * P) * dtypeBytes(load.dtype);
 }
 
 /** Elements of one layer's attention that are kept for backward beside the inputs of norms and of the output's projection,

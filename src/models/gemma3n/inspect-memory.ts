@@ -140,7 +140,7 @@ function lora(config: Gemma3nConfig, counts: ParameterCounts, options: MemoryOpt
   const towers = Math.max(visionBytes(config, options).work, audioBytes(config, options).work);
   const passing = Math.max(workOfLoss(text, options, false), towers);
   const activations = keptForBackward(text, options) + passing;
-  const activationsCheckpointed = mostForRecomputing(text, options, passing);
+  const activationsCheckpointed = mostForRecomputing(text, options, { passing, hasAdapters: true });
   const held = weights + gradients + optimizer;
   const table = counts.parts.perLayerEmbeddings * bytes;
   return {
@@ -212,7 +212,8 @@ function full(config: Gemma3nConfig, counts: ParameterCounts, options: MemoryOpt
   const ofLayer = (counts.parts.text * bytes) / text.numHiddenLayers;
   const layer = Math.max(0, recomputedLayer(text, options) - ofLayer);
   // What towers keep where they learn is told as without it.
-  const activationsCheckpointed = mostForRecomputing(text, options, passing) + ofTowers;
+  const recomputing = mostForRecomputing(text, options, { passing, hasAdapters: false });
+  const activationsCheckpointed = recomputing + ofTowers;
   // A table that is read and multiplied has two gradients for a moment, before they are one.
   const twice = head && text.tieWordEmbeddings ? counts.parts.tokenEmbeddings * bytes : 0;
 

@@ -43,7 +43,7 @@ export class Mlp extends Module {
       return sparseLinear(sparseGeluUp(open, x, upProj.weight), downProj.weight, downProj.bias);
     }
     const [gate = x, up = x] = forwardAll(x, [gateProj, upProj]);
-    return downProj.forward(this.#gated(this.#open(gate), up));
+    return downProj.forwardOnce(this.#gated(this.#open(gate), up));
   }
 
   /** The gate, cut on sparse layers. */
