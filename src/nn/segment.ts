@@ -2,7 +2,7 @@
 // checkpointing, arXiv:1604.06174). A module names its stretches with `segment`; whether one is computed in the plain way
 // is decided by whoever runs the model (tape.ts).
 
-import { Tensor, keep, scope } from '../tensor/index.js';
+import { Tensor, own, scope } from '../tensor/index.js';
 
 /** Tensors, and plain objects and arrays of them; other values go along. */
 export type Tensors = unknown;
@@ -68,7 +68,7 @@ export function keptInSegment(
   if (!pass?.kept || !again) return compute();
   if (!pass.isAgain) {
     const result = compute();
-    pass.kept.push(keep(result.detach()));
+    pass.kept.push(own(result.detach()));
     return result;
   }
   const elements = pass.kept.shift();

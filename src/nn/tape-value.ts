@@ -1,7 +1,7 @@
 // A tensor between the segments of a tape: what is kept of it until the first of its users was derived, and the gradient
 // that has come to it from them.
 
-import { type Tensor, empty, keep, noGrad, op, scope } from '../tensor/index.js';
+import { type Tensor, empty, own, noGrad, op, scope } from '../tensor/index.js';
 
 const emptyOp = op('aten::empty.memory_format');
 const copyOp = op('aten::copy_');
@@ -53,11 +53,11 @@ export class TapeValue {
     this.#firstUser = segment;
     const device = offload && this.learns ? this.#tensor.device : 'cpu';
     if (device === 'cpu') {
-      this.#stored = keep(this.#tensor.detach());
+      this.#stored = own(this.#tensor.detach());
       return;
     }
     this.#device = device;
-    this.#stored = noGrad(() => scope(() => keep(toPinned(this.#tensor))));
+    this.#stored = noGrad(() => scope(() => own(toPinned(this.#tensor))));
   }
 
   /** Frees what is kept, if the segment is the first user. */
@@ -70,7 +70,7 @@ export class TapeValue {
   /** Adds a gradient; it belongs to this value from now on. */
   accumulate(gradient: Tensor): void {
     if (this.#gradient) this.#gradient.add_(gradient);
-    else this.#gradient = keep(gradient);
+    else this.#gradient = own(gradient);
   }
 
   /** The gradient so far, for the caller to free. */

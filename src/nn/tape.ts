@@ -10,7 +10,7 @@ import {
   type Tensor,
   backwardTaking,
   enableGrad,
-  keep,
+  own,
   noGrad,
   ones,
   randomState,
@@ -102,7 +102,7 @@ export class Tape implements SegmentRunner {
         } else {
           this.#segments.push({
             ...segment,
-            graph: { leaves: leaves.map(keep), results: results.map(keep) },
+            graph: { leaves: leaves.map(own), results: results.map(own) },
           });
         }
       } else {

@@ -9,6 +9,7 @@ export {
   liveTensors,
   noGrad,
   op,
+  own,
   scope,
   type DType,
   type OpArgument,
