@@ -1,7 +1,7 @@
-// The backward pass a segment at a time, driven from here. Forward keeps each segment's inputs alone; backward goes from the
-// last segment to the first, computes each again with its graph, and derives it with the gradients of its outputs, which
-// gives those of its inputs and adds to the parameters'. What several segments use (keys and values that layers share) has
-// the sum of their gradients when its own segment's turn comes.
+// The backward pass a segment at a time, driven from here. Forward keeps each segment's inputs, and the little that it asks
+// to be kept beside them; backward goes from the last segment to the first, computes each again with its graph, and derives
+// it with the gradients of its outputs, which gives those of its inputs and adds to the parameters'. What several segments
+// use (keys and values that layers share) has the sum of their gradients when its own segment's turn comes.
 //
 // A segment is recorded in the forward pass too, and its graph dropped: kernels that are chosen where nothing is recorded
 // round otherwise, and only so is it known exactly whether anything in it learns. Of one where nothing does, nothing is kept.
