@@ -63,6 +63,7 @@ export async function init(given: InitArguments, ask?: Ask, signal?: AbortSignal
   const checked = <T>(value: string | undefined, check: (text: string) => T): T | undefined =>
     value === undefined ? undefined : check(value);
   const [flagTask, flagMethod] = [checked(given.task, taskOf), checked(given.method, methodOf)];
+  if (given.rank !== undefined) refuseRank(given.rank, flagMethod);
   const suggest = async <T>(question: string, check: (text: string) => T, suggestion: string): Promise<T> =>
     ask && !given.yes ? ask(question, check, suggestion) : check(suggestion);
 
@@ -96,7 +97,8 @@ export async function init(given: InitArguments, ask?: Ask, signal?: AbortSignal
 export async function initFile(args: InitArguments): Promise<void> {
   using stop = stopOnSignals();
   const isTerminal = process.stdin.isTTY && process.stderr.isTTY;
-  const written = await init(args, isTerminal ? askOnTerminal(stop.signal) : undefined, stop.signal);
+  using ask = isTerminal ? askOnTerminal(stop.signal) : undefined;
+  const written = await init(args, ask, stop.signal);
   const { file, fit: found, data } = written;
   const lines = [
     `${file}: ${named(found.method)}${found.method === 'full' ? '' : `, rank ${found.rank}`}, learning rate ${found.lr}`,
@@ -179,6 +181,16 @@ function refuseExisting(file: string): void {
     expected: 'a file that is not there yet',
     received: 'one that is',
     remedy: 'give another name, or remove it first',
+  });
+}
+
+function refuseRank(rank: number, method: Method | undefined): void {
+  if (Number.isInteger(rank) && rank > 0 && method !== 'full') return;
+  throw new ConfigError({
+    where: '--rank',
+    expected: method === 'full' ? 'none, since full fine-tuning has no adapter' : 'a whole number above 0',
+    received: Number.isNaN(rank) ? 'no number' : String(rank),
+    remedy: method === 'full' ? 'leave it out, or choose lora, dora or qlora' : 'write for example --rank 16',
   });
 }
 

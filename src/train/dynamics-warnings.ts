@@ -28,7 +28,9 @@ export function allClipped(
   steps = CLIPPED_WINDOW,
 ): Warning {
   const [first] = largestParts(byPart);
-  const carrier = first ? `; ${first.part} carries ${percent(first.share)} of its square` : '';
+  const carrier = first
+    ? `; ${first.part} ${first.part.endsWith('s') ? 'carry' : 'carries'} ${percent(first.share)} of its square`
+    : '';
   return {
     kind: 'clipping',
     message:

@@ -26,10 +26,11 @@ const TEXT_PARTS: readonly (readonly [RegExp, GradientPart])[] = [
   [/\.laurel\./, 'laurel'],
 ];
 
-/** The part that a parameter belongs to. A norm inside of one (queries', the router's, LAuReL's) is of that part.
+/** The part that a parameter belongs to. A norm inside of one (queries', the router's, LAuReL's) is of that part,
+ *  and so is a module that learns whole beside an adapter, under its own name.
  *  @param name Hugging Face's, or PEFT's of an adapter's tensor */
 export function gradientPart(name: string): GradientPart {
-  if (/\.(lora_(A|B|magnitude_vector)|modules_to_save)\./.test(name)) return 'adapters';
+  if (/\.lora_(A|B|magnitude_vector)\./.test(name)) return 'adapters';
   if (/(^|\.)vision_tower\./.test(name)) return 'vision';
   if (/(^|\.)audio_tower\./.test(name)) return 'audio';
   if (/(^|\.)embed_(vision|audio)\./.test(name)) return 'projectors';

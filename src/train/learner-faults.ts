@@ -2,6 +2,7 @@
 
 import { ConfigError, TrainError } from '../errors.js';
 import { kindsOf } from './dynamics-warnings.js';
+import type { GradientFault } from './gradient-search.js';
 import type { NotFinite } from './nan-search.js';
 
 /** Rows that a message names; the rest are counted. */
@@ -60,6 +61,14 @@ export function gradientPlace(names: readonly string[]): string {
   const last = names.at(-1);
   const first = names.length > 1 && last ? ` (a backward pass goes from the last to the first)` : '';
   return `not finite are the gradients of ${shown}${first}`;
+}
+
+/** The module that a search in the backward pass has found, in words. */
+export function moduleOfGradient({ name, type, largest }: GradientFault): string {
+  return (
+    `the first module of the backward pass that hands on such a gradient is ${name} (${type}), of gradients up to ` +
+    number(largest)
+  );
 }
 
 function number(value: number): string {

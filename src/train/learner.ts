@@ -45,12 +45,23 @@ import { batchShape } from './batch-shape.js';
 import { Dynamics, type StepMeasures, modelWarnings } from './dynamics.js';
 import type { Warning } from './dynamics-warnings.js';
 import { freeze, isFrozen } from './freeze.js';
-import { gradientPlace, notFinite, nothingLearns, placeOf, refuseMissingParts } from './learner-faults.js';
+import {
+  gradientPlace,
+  moduleOfGradient,
+  notFinite,
+  nothingLearns,
+  placeOf,
+  refuseMissingParts,
+} from './learner-faults.js';
+import { findGradientFault } from './gradient-search.js';
 import { findNotFinite } from './nan-search.js';
 import type { ModelOptions, StepOptions } from './options.js';
 import { peakFlops } from './peak.js';
 
 type Forwarded = Omit<RecomputedLoss, 'dispose'> & Partial<RecomputedLoss>;
+
+/** Of a step's batches, so many are kept for a look at gradients that are not finite, and always the newest. */
+const REMEMBERED_BYTES = 64 * 2 ** 20;
 
 /** What the host sends to make a learner. */
 export interface LearnerSpec {
@@ -115,6 +126,8 @@ export class Learner {
   #lossSum = 0;
   #numLabels = 0;
   #skipped = 0;
+  /** The step's newest, to be looked at again when its gradient is not finite. */
+  #batches: Batch[] = [];
   #numFlops = 0;
   #stepMs = 0;
   #waitMs = 0;
@@ -245,6 +258,7 @@ export class Learner {
     const result = this.#work(() => this.#update(rows));
     const { stepMs, waitMs, flops } = { stepMs: this.#stepMs, waitMs: this.#waitMs, flops: this.#numFlops };
     this.#lossSum = this.#numLabels = this.#skipped = this.#stepMs = this.#waitMs = this.#numFlops = 0;
+    this.#batches = [];
     this.#state = this.#present();
     const perSecond = (1000 * flops) / Math.max(1e-3, stepMs + waitMs);
     return {
@@ -318,11 +332,38 @@ export class Learner {
       pass.dispose?.();
       this.#skipped += 1;
     } else if (this.#spec.step?.optimizerInBackward) this.#pending = pass;
-    else pass.backward();
+    else {
+      pass.backward();
+      this.#remember(batch);
+    }
     const { forward, backward } = this.#flops.count(batchShape(batch, this.#model.config.text.slidingWindow));
     this.#numFlops += numLabels === 0 ? forward : forward + backward;
     this.#lossSum += value;
     this.#numLabels += numLabels;
+  }
+
+  #remember(batch: Batch): void {
+    this.#batches.push(batch);
+    const bytesOf = (one: Batch) =>
+      Object.values(one).reduce<number>(
+        (sum, field) => sum + ((field as { data?: ArrayBufferView } | undefined)?.data?.byteLength ?? 0),
+        0,
+      );
+    let bytes = this.#batches.reduce((sum, one) => sum + bytesOf(one), 0);
+    while (bytes > REMEMBERED_BYTES && this.#batches.length > 1) bytes -= bytesOf(this.#batches.shift()!);
+  }
+
+  /** The module where the backward pass of one of the step's batches went wrong, in words; none where it is not found. */
+  #gradientFault(): string[] {
+    const { checkpointing = false } = this.#spec.step ?? {};
+    const isRecomputed = Array.isArray(checkpointing) ? checkpointing.length > 0 : checkpointing === true;
+    for (const batch of this.#batches) {
+      const fault = scope(() =>
+        findGradientFault(this.#model, toTensors(batch, this.#spec.model.device), isRecomputed),
+      );
+      if (fault) return [moduleOfGradient(fault)];
+    }
+    return [];
   }
 
   /** With checkpointing, or with the update within it, the backward pass is not the engine's alone. */
@@ -374,7 +415,8 @@ export class Learner {
     const { norm, norms, scale } = measured;
     if (!Number.isFinite(norm)) {
       const names = this.#trainable.flatMap(([name], i) => (Number.isFinite(norms[i] ?? 0) ? [] : [name]));
-      throw notFinite(this.#step + 1, 'gradient norm', norm, rows, gradientPlace(names), inBackward);
+      const place = [gradientPlace(names), ...this.#gradientFault()].join('; ');
+      throw notFinite(this.#step + 1, 'gradient norm', norm, rows, place, inBackward);
     }
     this.#dynamics.beforeUpdate(this.#step + 1, measured);
     if (scale !== undefined) optimizer.step({ scale });

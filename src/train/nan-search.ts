@@ -53,26 +53,42 @@ export function findNotFinite(model: Gemma3n, inputs: LabelledInputs): NotFinite
 /** Runs `work` while every public method of every module below the model is looked at. */
 function watched(model: Gemma3n, work: () => number): { module: Found | undefined; result: number } {
   let module: Found | undefined;
+  const look = (path: string, each: Module, own: Call, args: readonly unknown[]): unknown => {
+    const result = own(args);
+    if (!module && !areFinite(result)) module = describe(model, path, each, args);
+    return result;
+  };
+  try {
+    return { result: aroundCalls(model, look, work), module };
+  } catch (error) {
+    // a module may refuse what is not finite: it has been found by then
+    if (module) return { result: NaN, module };
+    throw error;
+  }
+}
+
+type Call = (args: readonly unknown[]) => unknown;
+
+/** Runs `work` with `around` in place of every public method of every module below the model.
+ *  @param around gets a module's path, the module, and what its method does; it gives what the call gives */
+export function aroundCalls<T>(
+  model: Gemma3n,
+  around: (path: string, module: Module, own: Call, args: readonly unknown[]) => unknown,
+  work: () => T,
+): T {
   const undo: (() => void)[] = [];
   for (const [path, each] of model.namedModules()) {
     if (path === '') continue;
     for (const method of methodsOf(each)) {
       const own = Reflect.get(each, method) as (...args: unknown[]) => unknown;
-      const watch = (...args: unknown[]): unknown => {
-        const result = own.apply(each, args);
-        if (!module && !areFinite(result)) module = describe(model, path, each, args);
-        return result;
-      };
-      Object.defineProperty(each, method, { value: watch, configurable: true, enumerable: false });
+      const value = (...args: unknown[]): unknown =>
+        around(path, each, (given) => own.apply(each, [...given]), args);
+      Object.defineProperty(each, method, { value, configurable: true, enumerable: false });
       undo.push(() => void Reflect.deleteProperty(each, method));
     }
   }
   try {
-    return { result: work(), module };
-  } catch (error) {
-    // a module may refuse what is not finite: it has been found by then
-    if (module) return { result: NaN, module };
-    throw error;
+    return work();
   } finally {
     for (const each of undo) each();
   }
@@ -121,7 +137,7 @@ function areFinite(value: unknown): boolean {
   return Object.values(value).every(areFinite);
 }
 
-function isAllFinite(tensor: Tensor): boolean {
+export function isAllFinite(tensor: Tensor): boolean {
   // a quantised weight has no numbers; its codes stand for finite ones
   if (!/float/.test(tensor.dtype) || tensor.device === 'meta') return true;
   return scope(() => all(isFinite(tensor)).item() !== 0);

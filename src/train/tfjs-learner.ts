@@ -22,6 +22,9 @@ export interface TfjsInputs {
   readonly labels: TfTensor;
 }
 
+/** What a model gives: a tensor, or the list of them where it has several outputs. */
+export type TfjsOutputs = TfTensor & TfTensor[];
+
 export interface TfjsOptions {
   /** Builds the model at once; its first layer states its `inputShape`. Where it gives no seed, weights come from the run's.
    *  Or a model that is there, built with any copy of TensorFlow.js in this process. */
@@ -29,12 +32,12 @@ export interface TfjsOptions {
   /** Names of the classes in the order of the model's outputs, for its answers. */
   readonly classes?: readonly string[] | undefined;
   /** The losses of a batch, of any shape: the step's is the mean over all its elements. By default the cross-entropy of
-   *  logits [batch, classes] and int32 labels [batch]. */
-  readonly loss?: ((tf: Tfjs, outputs: TfTensor, labels: TfTensor) => TfTensor) | undefined;
+   *  logits [batch, classes] and int32 labels [batch]; a model with several outputs needs one of its own. */
+  readonly loss?: ((tf: Tfjs, outputs: TfjsOutputs, labels: TfTensor) => TfTensor) | undefined;
   /** The arrays called `inputs` and `labels` by default. */
   readonly toTensors?: ((tf: Tfjs, batch: ArrayBatch) => TfjsInputs) | undefined;
-  /** The answer to each sample from the outputs; the likeliest of `classes` by default. */
-  readonly predict?: ((tf: Tfjs, outputs: TfTensor) => string[]) | undefined;
+  /** The answer to each sample from the outputs; the likeliest of `classes` by default, where there is one output. */
+  readonly predict?: ((tf: Tfjs, outputs: TfjsOutputs) => string[]) | undefined;
 }
 
 export class TfjsLearner implements Learner {
@@ -54,7 +57,7 @@ export class TfjsLearner implements Learner {
   /** Of the generator, behind the last update: a step that is given up leaves no trace. */
   #randomState: string;
 
-  /** @throws {ConfigError} when the model has no weights that learn */
+  /** @throws {ConfigError} when the model has no weights that learn, or several outputs and no loss of its own */
   constructor(tf: Tfjs, options: TfjsOptions, spec: GuestSpec) {
     this.#tf = tf;
     this.#options = options;
@@ -73,6 +76,7 @@ export class TfjsLearner implements Learner {
         remedy: 'give its first layer an inputShape, so that it is built, and leave some layers trainable',
       });
     }
+    if (this.#model.outputs.length > 1 && !options.loss) throw severalOutputs('loss', this.#model);
     this.#optimizer = new TfjsAdamW(tf, this.#variables, spec.step.optimizer as AdamWOptions);
   }
 
@@ -126,8 +130,9 @@ export class TfjsLearner implements Learner {
     const { classes, predict } = this.#options;
     return this.#tf.tidy(() => {
       const { inputs } = this.#toTensors(batch);
-      const outputs = this.#model.apply(inputs, { training: false }) as TfTensor;
+      const outputs = this.#model.apply(inputs, { training: false }) as TfjsOutputs;
       if (predict) return predict(this.#tf, outputs);
+      if (this.#model.outputs.length > 1) throw severalOutputs('predict', this.#model);
       if (classes)
         return [...outputs.argMax(-1).dataSync()].map((number) => classes[number] ?? String(number));
       throw new ConfigError({
@@ -170,7 +175,7 @@ export class TfjsLearner implements Learner {
     const { inputs, labels } = this.#toTensors(batch);
     let count = 0;
     const { value, grads } = tf.variableGrads(() => {
-      const outputs = this.#model.apply(inputs, { training: true }) as TfTensor;
+      const outputs = this.#model.apply(inputs, { training: true }) as TfjsOutputs;
       const losses = loss(tf, outputs, labels);
       count = losses.size;
       return losses.sum();
@@ -231,6 +236,16 @@ export class TfjsLearner implements Learner {
       return Math.sqrt(squares.reduce((sum, square) => sum + square, 0));
     });
   }
+}
+
+function severalOutputs(option: 'loss' | 'predict', { outputs }: TfModel): ConfigError {
+  return new ConfigError({
+    where: `model.${option}`,
+    expected: 'a function of the list of outputs, where the model has several',
+    received: `none, for ${outputs.length} outputs`,
+    remedy:
+      option === 'loss' ? 'give loss: (tf, [a, b], labels) => ...' : 'give predict: (tf, [a, b]) => ...',
+  });
 }
 
 async function copies(tensors: ReadonlyMap<string, TfTensor>): Promise<Map<string, PlainArray>> {

@@ -2,11 +2,14 @@
 
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import ts from 'typescript';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { ConfigError } from '../../src/errors.js';
 import { init, type InitArguments } from '../../src/cli/init-command.js';
 import { bytesOf, fit } from '../../src/cli/init/fit.js';
+import { askOnTerminal } from '../../src/cli/init/questions.js';
 import { layoutOf } from '../../src/cli/init/layout.js';
 import { recipeText } from '../../src/cli/init/recipe.js';
 import { loadPipeline } from '../../src/cli/pipeline-file.js';
@@ -128,12 +131,65 @@ describe('pipe init', () => {
       { task: 'image', data: [pictures], method: 'sft' },
       /--method: expected full, lora, dora, qlora, received sft/,
     ],
+    ...[NaN, 0, 1.5, -4].map(
+      (rank) =>
+        [
+          { task: 'image', data: [pictures], method: 'lora', rank },
+          /^--rank: expected a whole number above 0, received/,
+        ] as const,
+    ),
+    [
+      { task: 'image', data: [pictures], method: 'full', rank: 8 },
+      /^--rank: expected none, since full fine-tuning has no adapter, received 8/,
+    ],
+    [
+      { task: 'image', data: [pictures], memory: '24' },
+      /--memory: expected the device's memory.*received 24; write a number and GiB/,
+    ],
+    [{ task: 'image', data: [pictures], model: '/none' }, /^--model: .*received no such folder/],
     [
       { task: 'image', data: [pictures], file: 'job.json' },
       /a file's name that ends in \.ts, received job\.json/,
     ],
   ] as const)('refuses %j', async (given, message) => {
-    await expect(init({ memory: '24GiB', yes: true, ...given })).rejects.toThrow(message);
+    const error = await init({ memory: '24GiB', yes: true, ...given }).then(
+      () => undefined,
+      (thrown: unknown) => thrown,
+    );
+    expect(error).toBeInstanceOf(ConfigError);
+    expect((error as Error).message).toMatch(message);
+  });
+});
+
+describe('questions on a terminal', () => {
+  const asking = (input: PassThrough, signal = new AbortController().signal) =>
+    askOnTerminal(signal, input, new PassThrough().resume());
+  const noB = (answer: string) => {
+    if (answer === 'b') throw new Error('not b');
+    return answer;
+  };
+
+  it('take lines that are pasted at once as the answers of one after the other', async () => {
+    const input = new PassThrough();
+    using ask = asking(input);
+    input.write('a\nb\nc\n\n');
+    expect(await ask('one', noB)).toBe('a');
+    expect(await ask('two', noB)).toBe('c');
+    expect(await ask('three', noB, 'suggested')).toBe('suggested');
+  });
+
+  it('end with the input, and when they are interrupted', async () => {
+    const input = new PassThrough();
+    using ask = asking(input);
+    input.end('b\n');
+    await expect(ask('Task', noB)).rejects.toThrow(
+      /^Task: expected an answer, received the end of the input/,
+    );
+    const controller = new AbortController();
+    using other = asking(new PassThrough(), controller.signal);
+    const answer = other('Task', noB);
+    controller.abort(new Error('stopped'));
+    await expect(answer).rejects.toThrow('stopped');
   });
 });
 
@@ -162,6 +218,11 @@ describe('what fits', () => {
       /--memory: expected at least ([\d.]+ GB), for QLoRA of google\/gemma-3n-E2B-it with 512/.exec(message)!;
     const found = await fit({ ...E2B, memoryBytes: bytesOf(least!) * 1.01 });
     expect(found.method).toBe('qlora');
+  });
+
+  it('is an adapter where a rank is named', async () => {
+    const found = await fit({ ...E2B, rank: 4, memoryBytes: bytesOf('80GiB') });
+    expect(found).toMatchObject({ method: 'lora', rank: 4 });
   });
 
   it('tells QLoRA by its frozen weights in the file', async () => {

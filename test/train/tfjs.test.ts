@@ -23,6 +23,7 @@ import { readArrays } from '../../src/checkpoint/index.js';
 import type { RunEvent } from '../../src/train/events.js';
 import { decodePipeline } from '../../src/train/pipeline.js';
 import { runPipeline } from '../../src/train/run.js';
+import { TfjsLearner } from '../../src/train/tfjs-learner.js';
 import { type Tfjs, loadTfjs, tfjsPath } from '../../src/train/tfjs-package.js';
 import { type EasyVqaRow, questions } from '../../pipelines/easy-vqa.js';
 import { temporaryFolder } from './job.js';
@@ -56,8 +57,23 @@ function plain(tf: Tfjs) {
   });
 }
 
+/** Convolutions, normalisation over batches, dropout, and two outputs: the class, and one that should be 0. */
+function twoHeads({ input, layers, model }: Tfjs) {
+  const inputs = input({ shape: [size, size, 3] });
+  const stages = [
+    layers.conv2d({ filters: 4, kernelSize: 3, activation: 'relu' }),
+    layers.batchNormalization(),
+    layers.flatten(),
+    layers.dropout({ rate: 0.2 }),
+  ];
+  const features = stages.reduce((x, layer) => layer.apply(x) as typeof inputs, inputs);
+  const heads = [classes.length, 1].map((units) => layers.dense({ units }).apply(features) as typeof inputs);
+  return model({ inputs, outputs: heads });
+}
+
 interface Job {
   readonly model?: Parameters<typeof tfjsLearner>[0];
+  readonly learner?: Parameters<typeof tfjsLearner>[1];
   readonly maxSteps: number;
   readonly lr?: number;
   /** Of a micro-batch. */
@@ -77,12 +93,13 @@ async function run({
   step,
   every,
   evaluated,
+  learner,
   ...options
 }: Job) {
   const spec = pipeline({
     name: 'guest',
     seed: 1,
-    model: tfjsLearner(model, { classes }),
+    model: tfjsLearner(model, { classes, ...learner }),
     source: parquet('fixtures/easy-vqa/train.parquet', { shuffle: { seed: 1 }, epochs: 4, explode }),
     flow: [colours, decodeMedia(), labelledImages({ size, classes }), arrays({ size: batchSize })],
     step: sft({
@@ -168,6 +185,33 @@ describe('a tfjs model in a pipeline', () => {
     const after = built.getWeights().map((weight) => weight.dataSync());
     expect(after).not.toEqual(before);
     expect([...weightsOf(outDir, 2).values()].map(({ data }) => data)).toEqual(after);
+  });
+
+  it('trains a model with several outputs by a loss of their list, and asks for one', async () => {
+    const options: Parameters<typeof tfjsLearner>[1] = {
+      loss: (tf, [named, zero], labels) =>
+        tf
+          .logSoftmax(named!)
+          .mul(tf.oneHot(labels, classes.length))
+          .sum(-1)
+          .neg()
+          .add(zero!.squeeze([-1]).square()),
+      predict: (_tf, [named]) => [...named!.argMax(-1).dataSync()].map((number) => classes[number]!),
+    };
+    const { events } = await run({ maxSteps: 12, model: twoHeads, learner: options });
+    const losses = only(events, 'step').map(({ loss }) => loss);
+    expect(Math.min(...losses.slice(-3))).toBeLessThan(losses[0]!);
+    await expect(run({ maxSteps: 1, model: twoHeads })).rejects.toThrow(
+      /^model\.loss: expected a function of the list of outputs.*received none, for 2 outputs/,
+    );
+    const { loss } = options;
+    const learner = new TfjsLearner(await loadTfjs(), { model: twoHeads, classes, loss }, { seed: 1 });
+    const pictures = { data: new Float32Array(size * size * 3), shape: [1, size, size, 3] };
+    const labels = { data: Int32Array.of(0), shape: [1] };
+    expect(() => learner.answer({ arrays: { inputs: pictures, labels }, numSamples: 1 })).toThrow(
+      /^model\.predict: expected a function of the list of outputs/,
+    );
+    learner.close();
   });
 
   it.each([

@@ -73,7 +73,7 @@ describe('a run warns', () => {
     expect(dead!.remedy).toMatch(/^give samples with images, or freeze them/);
     expect(dead!.names!.every((name) => /vision/.test(name))).toBe(true);
     expect(clipping!.message).toMatch(
-      /^each of the last 12 steps was clipped to 0\.000001, .* carries \d+% of its square/,
+      /^each of the last 12 steps was clipped to 0\.000001, .* carr(y|ies) \d+% of its square/,
     );
     expect(clipping!.remedy).toMatch(/^raise step\.clipNorm above /);
     expect(metricsOf(outDir).filter(({ event }) => event === 'warning')).toHaveLength(3);

@@ -1,6 +1,6 @@
 // Which way to fine-tune a model fits into a memory: the first, from the one that learns most, by `pipe inspect`'s prediction.
 
-import { ConfigError, HubError } from '../../errors.js';
+import { CheckpointError, ConfigError, HubError } from '../../errors.js';
 import { type Method, publishedConfig, recipePredictor } from '../../models/gemma3n/index.js';
 import { size } from '../inspection.js';
 import type { Task } from './layout.js';
@@ -49,11 +49,15 @@ const HEADROOM = 0.9;
 const FROZEN = ['vision', 'audio', 'embeddings'] as const;
 const RATES = { full: 1e-5, lora: 2e-4, dora: 2e-4, qlora: 2e-4 } as const;
 
+/** A memory of less is a number that lacks its unit. */
+const LEAST_BYTES = 1e6;
+
 /** @throws {ConfigError} when nothing fits, with the least that would */
 export async function fit(options: FitOptions): Promise<Fit> {
   const { method, memoryBytes, rank, task } = options;
   const limit = HEADROOM * memoryBytes;
-  const methods = method ? [method] : METHODS;
+  // Who names a rank wants an adapter.
+  const methods = method ? [method] : METHODS.filter((one) => one !== 'full' || rank === undefined);
   const { dtype, peakOf } = await predictorOf(options);
   /** Of each method, what needs least. */
   const least = new Map<Method, Fit>();
@@ -116,7 +120,7 @@ async function predictorOf({ model, signal }: FitOptions): ReturnType<typeof rec
   try {
     return await recipePredictor(publishedConfig(model) ?? model, { signal });
   } catch (error) {
-    if (!(error instanceof HubError)) throw error;
+    if (!(error instanceof HubError || error instanceof CheckpointError)) throw error;
     throw new ConfigError(`--model: ${error.message}`, { cause: error });
   }
 }
@@ -128,7 +132,7 @@ export function bytesOf(text: string): number {
   const bytes =
     Number(number) *
     (/i/i.test(unit) ? 1024 : 1000) ** (unit.toUpperCase() === 'B' || unit === '' ? 0 : power);
-  if (number !== '' && bytes > 0) return Math.round(bytes);
+  if (number !== '' && bytes >= LEAST_BYTES) return Math.round(bytes);
   throw new ConfigError({
     where: '--memory',
     expected: "the device's memory, such as 24GiB",
