@@ -1,11 +1,12 @@
-// Compiles the addon: every .cc of src/native with the user's C++ compiler, one object a file, as many at once as the
-// machine has cores and memory for. Objects are kept by the hash of all that they depend on, so that a changed file
-// recompiles alone. No node-gyp and no downloaded headers: npm's node-api-headers and node-addon-api hold them.
+// Compiles the addon: every .cc below src/native (addon/ has the doors to JavaScript, kernels/ operators of our own) with
+// the user's C++ compiler, one object a file, as many at once as the machine has cores and memory for. Objects are kept by
+// the hash of all that they depend on, so that a changed file recompiles alone. No node-gyp and no downloaded headers: npm's
+// node-api-headers and node-addon-api hold them.
 //
 // A file may ask for flags of its own in one of its first lines: "// cxxflags: -O3" or, for one processor family,
 // "// cxxflags[x64]: -mavx2 -mfma". "// cxxflags[x64, wide]: -mavx512f" asks for a second object of the file, compiled with
-// these flags instead of the family's and with SLUICE_WIDE defined (builds.h). The compiler runs in src/native, so "-Ishim"
-// means src/native/shim.
+// these flags instead of the family's and with SLUICE_WIDE defined (kernels/builds.h). The compiler runs in src/native, so
+// "-Ishim" means src/native/shim.
 
 import { createHash } from 'node:crypto';
 import * as fs from 'node:fs';
@@ -50,10 +51,10 @@ interface Job {
 export class SourcesChanged extends Error {}
 
 export function planBuild(engine: Engine, compiler: Compiler, env: Env, folder = sourceFolder): Build {
-  const sources = fs.readdirSync(folder).filter((name) => name.endsWith('.cc'));
+  const sources = nativeFiles(folder).filter((path) => path.endsWith('.cc'));
   const key = digest(engineKey(engine), compiler.command.join(' '), compiler.version, sourceHash(folder));
   const addon = join(cacheFolder(env), 'addon', `torch-${engine.version}-${key}`, 'sluice.node');
-  return { engine, compiler, folder, sources: sources.sort(), addon };
+  return { engine, compiler, folder, sources, addon };
 }
 
 /** Hash of the C++ sources, the headers' versions and the flags. */

@@ -5,7 +5,7 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import { packageRoot } from '../../src/native/compile.js';
+import { nativeFiles, packageRoot } from '../../src/native/compile.js';
 import { freshNote } from '../../src/native/note.js';
 import { ensureAddon, ensureSetup } from '../../src/native/setup.js';
 import { linkedEngine, machine, memoryLog, quickCompiler, write, type Machine } from './machine.js';
@@ -40,7 +40,7 @@ function start(file: string, env: Record<string, string>): ChildProcess & { outp
 
 const setupChild = fileURLToPath(new URL('../../src/native/setup-child.ts', import.meta.url));
 const folder = join(packageRoot, 'src/native');
-const sources = readdirSync(folder).filter((name) => name.endsWith('.cc'));
+const sources = nativeFiles(folder).filter((path) => path.endsWith('.cc'));
 /** A file as often as it is compiled. */
 const objects = sources.flatMap((name) => {
   const builds = readFileSync(join(folder, name), 'utf8').matchAll(/^\/\/ cxxflags\[(\w+), \w+\]/gm);
@@ -178,12 +178,12 @@ describe('the package built elsewhere', () => {
     expect(first).toContain('Compiling the addon with quick c++ 1.0');
     expect(on.calls()).toHaveLength(objects.length + 1);
 
-    const source = join(root, 'src/native/addon.cc');
+    const source = join(root, 'src/native/addon/addon.cc');
     utimesSync(source, new Date(), new Date());
     expect(await use()).toBe('true number\nfalse number\n');
     write(source, `${readFileSync(source, 'utf8')}\n// changed\n`);
     expect(await use()).toContain('compiled: 1 of 1 files');
-    expect(on.calls().slice(objects.length + 1)).toEqual(['compile addon.cc', 'link']);
+    expect(on.calls().slice(objects.length + 1)).toEqual(['compile addon/addon.cc', 'link']);
   });
 
   it('a set-up that fails at first use is a SetupError with its remedy', async () => {
