@@ -176,9 +176,18 @@ export class Adapters {
   }
 
   /** Which adapters take part, their updates added in this order; those alone learn.
-   *  @throws {ConfigError} for one that is not there, or two that both hold a whole module */
+   *  @throws {ConfigError} for one that is not there or named twice, or two that both hold a whole module */
   activate(names: readonly string[]): void {
     const chosen = names.map((name) => this.get(name));
+    const double = names.find((name, i) => names.indexOf(name) !== i);
+    if (double !== undefined) {
+      throw new ConfigError({
+        where: `adapters ${names.join(', ')}`,
+        expected: 'each adapter once',
+        received: `'${double}' twice`,
+        remedy: 'name it once: its update would count twice',
+      });
+    }
     const held = chosen.flatMap(({ saved }) => saved.map(({ name }) => name));
     const twice = held.find((name, i) => held.indexOf(name) !== i);
     if (twice !== undefined) {

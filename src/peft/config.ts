@@ -54,7 +54,8 @@ const doraPart = definePart({ role: 'adapter', kind: 'dora', schema, create: (op
  *      applyAdapter(model, lora({ rank: 16, alpha: 32 }))
  *      gemma3n('google/gemma-3n-E2B-it', { adapter: lora({ rank: 16, alpha: 32, targets: ['text', /embed_vision/] }) })
  *
- *  LoRA+ (arXiv:2402.12354) is a group of the optimizer: adamw({ lr, groups: [{ match: '*.lora_B.*', lrRatio: 16 }] }) */
+ *  LoRA+ (arXiv:2402.12354) is a group of the optimizer: adamw({ lr, groups: [{ match: '*.lora_B.*', lrRatio: 16 }] }).
+ *  PEFT's gives DoRA's magnitudes that rate too: match: /\.lora_(B|magnitude_vector)\./ */
 export function lora(options: LoraOptions): AdapterPart {
   return loraPart(options);
 }

@@ -47,7 +47,7 @@ export interface StoredConfig {
 
 /** Keys that change what is computed, and what they may hold. */
 const UNKNOWN_HERE: Readonly<Record<string, readonly unknown[]>> = {
-  bias: ['none'],
+  bias: ['none', 'all', 'lora_only'], // biases that learnt are tensors of the file, and go where they belong
   lora_bias: [false],
   fan_in_fan_out: [false],
   layer_replication: [],

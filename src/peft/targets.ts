@@ -29,14 +29,20 @@ export interface SelectOptions {
   readonly refusal: (name: string) => string | undefined;
 }
 
-/** @throws {ConfigError} for a pattern that matches nothing, a rank that is larger than a matrix, and a module that would
- *  get two ranks, two alphas, or an adapter though it learns whole */
+/** @throws {ConfigError} for a pattern that matches nothing, two that match one module, a rank that is larger than a matrix,
+ *  and a module that would get two ranks, two alphas, or an adapter though it learns whole */
 export function select(config: AdapterConfig, modules: NamedModules, options: SelectOptions): Selection {
   const { targets: given = ['text'], modulesToSave = [] } = config;
   const saved = savedModules(modulesToSave, modules);
   const chosen = new Map<string, Linear>();
+  const by = new Map<string, string>();
   for (const pattern of given) {
-    for (const [name, linear] of matching(pattern, modules, config.kind, options)) chosen.set(name, linear);
+    for (const [name, linear] of matching(pattern, modules, config.kind, options)) {
+      const other = by.get(name);
+      if (other !== undefined) throw overlap(config.kind, name, other, pattern);
+      chosen.set(name, linear);
+      by.set(name, pattern);
+    }
   }
   for (const name of chosen.keys()) {
     const holder = [...saved.keys()].find((other) => name === other || name.startsWith(`${other}.`));
@@ -140,6 +146,15 @@ function refuseLargeRank(
     expected: `at most ${most}: its matrix is ${outFeatures} x ${inFeatures}`,
     received: String(rank),
     remedy: 'lower the rank, give it one of its own with rankPattern, or leave the module out of targets',
+  });
+}
+
+function overlap(kind: string, name: string, one: string, other: string): ConfigError {
+  return new ConfigError({
+    where: `${kind}.targets`,
+    expected: 'patterns of which one alone matches a module',
+    received: `'${one}' and '${other}', which both match ${name}`,
+    remedy: 'leave one out, or make them exclude each other',
   });
 }
 

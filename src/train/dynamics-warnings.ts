@@ -3,7 +3,7 @@
 import { GRADIENT_PARTS, type GradientPart, gradientPart } from './gradient-norms.js';
 
 export interface Warning {
-  readonly kind: 'clipping' | 'dead parameters' | 'zero weights' | 'soft cap';
+  readonly kind: 'clipping' | 'dead parameters' | 'zero weights' | 'soft cap' | 'no labels';
   /** What was seen, and what it means. */
   readonly message: string;
   readonly remedy: string;
@@ -93,6 +93,18 @@ export function otherSoftcap(softcap: number | undefined): Warning {
       `config.json has it (final_logit_softcapping), where every published Gemma 3n has ${PUBLISHED_SOFTCAP}: losses and ` +
       'gradients are not those that its weights were trained with',
     remedy: `set final_logit_softcapping to ${PUBLISHED_SOFTCAP}, unless this model was trained otherwise`,
+  };
+}
+
+/** @param skipped micro-batches of a step in which every label is masked */
+export function withoutLabels(step: number, skipped: number): Warning {
+  return {
+    kind: 'no labels',
+    message:
+      `of step ${step}'s micro-batches ${skipped} had no token to learn from, every label being masked: skipped, as are all ` +
+      "further ones; each step's record counts them",
+    remedy:
+      'see that the conversations end in an assistant turn, and that the length limit does not cut the answers off',
   };
 }
 

@@ -13,6 +13,7 @@ import {
   deadParameters,
   otherSoftcap,
   zeroWeights,
+  withoutLabels,
 } from './dynamics-warnings.js';
 import { type GradientPart, gradientPart, normsByPart } from './gradient-norms.js';
 import { UpdateRatio } from './update-ratio.js';
@@ -76,6 +77,7 @@ export class Dynamics {
   readonly #dead: Map<number, boolean>;
   readonly #told = new Set<Warning['kind']>();
   #labelledSteps = 0;
+  #hasSkipped = false;
   /** Of the last steps with labels, newest last. */
   #clipped: boolean[] = [];
   #last: {
@@ -112,11 +114,13 @@ export class Dynamics {
     if (ratioEvery < Infinity && (step === 1 || step % ratioEvery === 0)) this.#ratio.remember();
   }
 
-  /** Right after it. */
-  afterUpdate(): StepDynamics {
+  /** Right after it. @param skipped micro-batches without a label */
+  afterUpdate(step: number, skipped: number): StepDynamics {
     const { byPart, clipped } = this.#last;
     const updateRatios = this.#ratio.ratios();
     const warnings = this.#warnings(CLIPPED_WINDOW, STEPS_UNTIL_DEAD);
+    if (skipped > 0 && !this.#hasSkipped) warnings.push(withoutLabels(step, skipped));
+    this.#hasSkipped ||= skipped > 0;
     return {
       gradNorms: byPart,
       ...(updateRatios && { updateRatios }),

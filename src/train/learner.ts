@@ -426,7 +426,7 @@ export class Learner {
     const skipped = this.#skipped;
     const numLabels = this.#numLabels;
     const loss = this.#lossSum / count;
-    const measures = this.#dynamics.afterUpdate();
+    const measures = this.#dynamics.afterUpdate(this.#step, skipped);
     return { step: this.#step, loss, numLabels, gradNorm: norm, skipped, lr, ...measures };
   }
 

@@ -109,7 +109,7 @@ function peak() {
   const times = noGrad(() =>
     scope(() => {
       const [x, w] = [randn([rows, size]).to(job.dtype), randn([columns, size]).to(job.dtype)];
-      return Array.from({ length: 6 }, () => {
+      return Array.from({ length: 40 }, () => {
         const begun = performance.now();
         scope(() => linear(x, w));
         return performance.now() - begun;

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { SafetensorsFile, writeSafetensors } from '../../src/checkpoint/index.js';
 import {
+  adapterNames,
   applyAdapter,
   dora,
   fromPretrained,
@@ -290,10 +291,12 @@ describe('what cannot be quantised', () => {
     expect(() => loadWeights(model, base)).toThrow(/loadWeights: expected a model whose weights are numbers/);
     expect(() => quantise(model, 'nf4')).toThrow(/quantised already; quantise once/);
     const save = (names: string[]) => () =>
-      applyAdapter(model, lora({ rank: 2, modulesToSave: names, targets: 'q_proj' }));
+      applyAdapter(model, lora({ rank: 2, modulesToSave: names, targets: 'q_proj' }), { name: 'new' });
+    applyAdapter(model, lora({ rank: 1 }));
     expect(save(['embed_tokens'])).toThrow(
       /modulesToSave: expected modules whose weights are numbers, received .*embed_tokens.weight, which is quantised/,
     );
+    expect(adapterNames(model)).toEqual({ all: ['default'], active: ['default'] });
     model.dispose();
 
     const adapted = applyAdapter(await fromPretrained(base), lora({ rank: 2 }));

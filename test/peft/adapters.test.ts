@@ -144,6 +144,9 @@ describe('adapters by name', () => {
     setAdapter(model, 'one');
     expect(same(logits(model), one)).toBe(true);
     expect(learning(model).every(([name]) => name.includes('.one.'))).toBe(true);
+    expect(() => setAdapter(model, ['one', 'two', 'one'])).toThrow(
+      "expected each adapter once, received 'one' twice",
+    );
     setAdapter(model, ['one', 'two']);
     const both = logits(model);
     expect(relativeMax(both, one)).toBeGreaterThan(1e-3);

@@ -1,7 +1,7 @@
 // Adapters in files of PEFT's layout: there and back, and files that do not fit or cannot be trusted.
 
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readFileSync, readdirSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { SafetensorsFile } from '../../src/checkpoint/safetensors.js';
@@ -12,8 +12,9 @@ import {
   type Gemma3n,
   loadAdapter,
   saveAdapter,
+  savePretrained,
 } from '../../src/models/gemma3n/index.js';
-import { type AdapterPart, dora, lora } from '../../src/peft/index.js';
+import { type AdapterPart, adaptersOf, dora, lora } from '../../src/peft/index.js';
 import { type Tensor, manualSeed, noGrad, op, scope, tensor, zeros } from '../../src/tensor/index.js';
 import { referencePath, relativeMax } from '../models/text-reference.js';
 import { temporaryFolder } from '../train/job.js';
@@ -79,7 +80,11 @@ describe.each(SAVED)('%s', { timeout: 180_000 }, (_, base, adapter) => {
     disturb(model);
     const folder = join(temporaryFolder(), 'adapter');
     await saveAdapter(model, folder);
-    expect(readdirSync(folder).sort()).toEqual(['adapter_config.json', 'adapter_model.safetensors']);
+    expect(readdirSync(folder).sort()).toEqual([
+      'adapter_config.json',
+      'adapter_model.safetensors',
+      'base.json',
+    ]);
     const again = await loadAdapter(await open(base), folder);
     expect(relativeMax(logits(again), logits(model))).toBeLessThan(2e-5);
     expect([...again.namedParameters()].some(([, { requiresGrad }]) => requiresGrad)).toBe(false);
@@ -170,11 +175,6 @@ describe('an adapter that does not fit', () => {
       /peft_type: expected "LORA"/,
     ],
     [
-      'with biases that learn',
-      { config: (json) => ({ ...json, bias: 'all' }) },
-      /bias: expected "none", received "all"/,
-    ],
-    [
       'whose start is unknown',
       { config: (json) => ({ ...json, init_lora_weights: 'olora' }) },
       /init_lora_weights.*path_initial_model_for_weight_conversion/,
@@ -213,6 +213,36 @@ describe('an adapter that does not fit', () => {
     await expect(fromPretrained(join(folder, 'nothing'))).rejects.toThrow(/no such folder/);
   });
 
+  it('that would let biases learn is at home where there are none', async () => {
+    const [plain, model] = [await open(), await open()];
+    await loadAdapter(plain, adapterReference('lora').folder);
+    await loadAdapter(model, await changed({ config: (json) => ({ ...json, bias: 'all' }) }));
+    expect(relativeMax(logits(model), logits(plain))).toBe(0);
+  });
+
+  it('of the whole model has its ranks and alphas by the names of that', async () => {
+    const model = await open();
+    const folder = await changed({
+      config: (json) => ({
+        ...json,
+        alpha_pattern: { 'model.language_model.layers.0.self_attn.q_proj': 3 },
+      }),
+      tensors: (all) => {
+        for (const [name, tensor] of [...all]) {
+          all.delete(name);
+          all.set(name.replace('.model.layers.', '.model.language_model.layers.'), tensor);
+        }
+      },
+    });
+    await loadAdapter(model, folder);
+    const saved = join(temporaryFolder(), 'saved');
+    await saveAdapter(model, saved);
+    const { alpha_pattern: alphas } = JSON.parse(
+      readFileSync(join(saved, 'adapter_config.json'), 'utf8'),
+    ) as { alpha_pattern: unknown };
+    expect(alphas).toEqual({ 'model.layers.0.self_attn.q_proj': 3 });
+  });
+
   it('of another base of the same shapes is loaded with a warning', async () => {
     const warnings: string[] = [];
     vi.spyOn(process, 'emitWarning').mockImplementation((text) => void warnings.push(String(text)));
@@ -222,6 +252,54 @@ describe('an adapter that does not fit', () => {
     await loadAdapter(await open(), folder);
     expect(warnings).toHaveLength(1);
     expect(warnings[0]).toMatch(/made for "google\/gemma-3n-E2B-it", and the model is ".*text-sharing"/);
+  });
+
+  describe('trained here', () => {
+    const made = async (): Promise<{ base: string; adapter: string }> => {
+      const model = await open();
+      applyAdapter(model, lora({ rank: 2 }));
+      const folder = temporaryFolder();
+      const [base, adapter] = [join(folder, 'base'), join(folder, 'adapter')];
+      await saveAdapter(model, adapter);
+      adaptersOf(model)!.remove('default');
+      noGrad(() => scope(() => model.languageModel.layers[3]!.mlp.downProj.weight.mul_(1.5)));
+      await savePretrained(model, base);
+      return { base, adapter };
+    };
+
+    it('is refused beside other weights of the same shapes, and goes where it is told to', async () => {
+      vi.spyOn(process, 'emitWarning').mockImplementation(() => undefined);
+      const { base, adapter } = await made();
+      const other = await fromPretrained(base);
+      models.push(other);
+      const before = logits(other);
+      await expect(loadAdapter(other, adapter)).rejects.toThrow(
+        /base\.json: expected the model that the adapter was trained with, ".*text-sharing", weights [0-9a-f]{32}, received ".*base", weights [0-9a-f]{32}; .*delete /,
+      );
+      expect(relativeMax(logits(other), before)).toBe(0);
+      unlinkSync(join(adapter, 'base.json'));
+      await expect(loadAdapter(other, adapter)).resolves.toBe(other);
+    });
+
+    it('is at home beside the same weights in another dtype, in shards, under another name', async () => {
+      const warnings: string[] = [];
+      vi.spyOn(process, 'emitWarning').mockImplementation((text) => void warnings.push(String(text)));
+      const { adapter } = await made();
+      const narrow = await smallModel('sharing', 'bfloat16');
+      models.push(narrow);
+      const copy = join(temporaryFolder(), 'copy');
+      await savePretrained(narrow, copy, { maxShardBytes: 40_000 });
+      const again = await fromPretrained(copy);
+      models.push(again);
+      await expect(loadAdapter(again, adapter)).resolves.toBe(again);
+      expect(warnings).toEqual([]);
+    });
+
+    it.each(['{"fingerprint": "short"}', '{', '[]'])('refuses %s for its base', async (text) => {
+      const { adapter } = await made();
+      writeFileSync(join(adapter, 'base.json'), text);
+      await expect(loadAdapter(await open(), adapter)).rejects.toThrow(/base\.json/);
+    });
   });
 
   it('for keys of layers that share them leaves these out, and says so', async () => {

@@ -68,11 +68,21 @@ describe('targets', () => {
       ['q', 'k', 'v', 'o'].map((kind) => `model.layers.1.self_attn.${kind}_proj`),
     );
     expect(
-      namesOf(lora({ rank: 1, targets: ['layers.*.mlp.up_proj', 'model.layers.0.mlp.up_proj'] })),
-    ).toHaveLength(6);
+      namesOf(lora({ rank: 1, targets: ['layers.*.mlp.up_proj', 'model.layers.0.mlp.down_proj'] })),
+    ).toHaveLength(7);
     const expression = /layers\.[01]\.mlp\.(UP|down)_proj$/i;
     expect(namesOf(lora({ rank: 1, targets: expression }))).toHaveLength(4);
     expect(namesOf(lora({ rank: 1, targets: String(expression) }))).toHaveLength(4);
+  });
+
+  it.each([
+    [['q_proj', 'self_attn.q_proj'], "'q_proj' and 'self_attn.q_proj', which both match model.layers.0."],
+    [['text', /up_proj$/], "'text' and '/up_proj$/', which both match model.layers.0.mlp.up_proj"],
+    [['layers.1.mlp', 'layers.1.mlp'], "'layers.1.mlp' and 'layers.1.mlp', which both match model.layers.1."],
+  ])('that overlap are refused: %j', (targets, received) => {
+    expect(() => adapted(lora({ rank: 1, targets }))).toThrow(
+      `lora.targets: expected patterns of which one alone matches a module, received ${received}`,
+    );
   });
 
   it('that match nothing are named with what they may have meant', () => {

@@ -79,7 +79,7 @@ describe('the update ratio', () => {
 describe('warnings', () => {
   const step = (dynamics: Dynamics, number: number, norms: (number | undefined)[], clipped = false) => {
     dynamics.beforeUpdate(number, { norm: Math.hypot(...norms.map((norm) => norm ?? 0)), norms, clipped });
-    return dynamics.afterUpdate();
+    return dynamics.afterUpdate(number, 0);
   };
 
   it('name dead parameters once, and tell no gradient from one of zero', () => {

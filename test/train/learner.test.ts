@@ -113,14 +113,22 @@ describe('a step', () => {
     const learner = await Learner.open(learnerSpec({ clipNorm: 1 }));
     const before = weights(learner.model);
     learner.accumulate(batch([MASKED, MASKED]), ['a']);
-    expect(learner.update(['a'])).toMatchObject({ step: 1, loss: 0, numLabels: 0, gradNorm: 0, skipped: 1 });
+    const first = learner.update(['a']);
+    expect(first).toMatchObject({ step: 1, loss: 0, numLabels: 0, gradNorm: 0, skipped: 1 });
+    expect(first.warnings).toMatchObject([
+      {
+        kind: 'no labels',
+        message: expect.stringContaining("of step 1's micro-batches 1 had no token") as string,
+      },
+    ]);
     expect(largestDifference(weights(learner.model), before)).toBe(0);
 
     // beside labelled rows it takes no part
     const other = await Learner.open(learnerSpec({ clipNorm: 1 }));
     learner.accumulate(batch([MASKED]), ['a']);
     for (const each of [learner, other]) each.accumulate(batch(ROWS), ['a']);
-    const [{ loss, gradNorm }, alone] = [learner.update(['a']), other.update(['a'])];
+    const [{ loss, gradNorm, warnings }, alone] = [learner.update(['a']), other.update(['a'])];
+    expect(warnings, 'told once').toBeUndefined();
     expect([loss, gradNorm]).toEqual([alone.loss, alone.gradNorm]);
     expect(Number.isFinite(loss)).toBe(true);
   });

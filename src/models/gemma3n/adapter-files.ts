@@ -37,6 +37,7 @@ import {
 import { cat, noGrad, scope, type Tensor } from '../../tensor/index.js';
 import { DEFAULT_ADAPTER, modulesOf } from './adapters.js';
 import { baseOf, mayBeSame } from './base-model.js';
+import { BASE_FILE, baseText, checkWeights } from './base-weights.js';
 import type { Gemma3n } from './model.js';
 import { checkpointName } from './names.js';
 import {
@@ -63,8 +64,8 @@ export interface LoadAdapterOptions extends Pick<ResolveOptions, 'revision' | 'o
 
 /** Loads an adapter of PEFT or `saveAdapter` from a folder or a repository of the Hub, and makes it the active one. What the
  *  model holds is frozen.
- *  @throws {CheckpointError} naming what does not fit this model: modules that it lacks, other shapes, an unknown kind; the
- *    model is unchanged then
+ *  @throws {CheckpointError} naming what does not fit this model: modules that it lacks, other shapes, an unknown kind, other
+ *    weights than the adapter was trained with; the model is unchanged then
  *  @throws {ConfigError} for a faulty key of adapter_config.json, or a name that is taken
  *  @throws {HubError} when a repository cannot be downloaded */
 export async function loadAdapter(
@@ -78,8 +79,9 @@ export async function loadAdapter(
   const file = openAdapter(folder);
   try {
     const plan = planAdapter(model, file, stored, folder);
+    const isSameBase = checkWeights(model, folder);
     warnOfDead(plan.dead, file.path);
-    warnOfOtherBase(model, stored, folder);
+    if (!isSameBase) warnOfOtherBase(model, stored, folder);
     const adapters = Adapters.of(model);
     adapters.refuseTaken(name);
     const before = adapters.active;
@@ -107,6 +109,7 @@ export function refillAdapter(model: Gemma3n, folder: string, name = DEFAULT_ADA
   const adapter = Adapters.of(model).get(name);
   using file = openAdapter(folder);
   const { storedAs } = planAdapter(model, file, stored, folder);
+  checkWeights(model, folder);
   const wanted = new Map(Array.from(writtenTensors(adapter), ([tensor, { shape }]) => [tensor, shape]));
   const unlike = [...wanted].filter(([tensor, shape]) => {
     const found = storedAs.get(tensor);
@@ -172,7 +175,10 @@ export function adapterFiles(
 ): { files: Map<string, Uint8Array>; weights: NamedTensor[]; made: Tensor[] } {
   const adapters = Adapters.of(model);
   const adapter = adapters.get(name ?? adapters.active[0] ?? adapters.names[0] ?? DEFAULT_ADAPTER);
-  const quantised = quantiseText(model);
+  const beside = [
+    [BASE_FILE, baseText(model)],
+    [QUANTISE_FILE, quantiseText(model)],
+  ] as const;
   const living = new Set<Tensor>([
     ...[...adapter.layers.values()].flatMap((layer) => layer.tensors),
     ...adapter.saved.map(({ copy }) => copy),
@@ -184,7 +190,7 @@ export function adapterFiles(
   return {
     files: new Map([
       [ADAPTER_CONFIG, encode(adapterConfigText(adapter, baseOf(model)))],
-      ...(quantised === undefined ? [] : [[QUANTISE_FILE, encode(quantised)] as const]),
+      ...beside.flatMap(([file, text]) => (text === undefined ? [] : [[file, encode(text)] as const])),
     ]),
     weights,
     made: weights.map(([, tensor]) => tensor).filter((tensor) => !living.has(tensor)),
@@ -193,7 +199,10 @@ export function adapterFiles(
 
 /** Files that only belong to an adapter that is being replaced. */
 export function isAdapterFile(name: string): boolean {
-  return name === ADAPTER_CONFIG || name === QUANTISE_FILE || /^adapter_model\.(safetensors|bin)$/.test(name);
+  return (
+    [ADAPTER_CONFIG, BASE_FILE, QUANTISE_FILE].includes(name) ||
+    /^adapter_model\.(safetensors|bin)$/.test(name)
+  );
 }
 
 /** Reads and checks a folder's adapter_config.json. */
@@ -257,6 +266,8 @@ function planAdapter(
   const parameters = new Map(own.map((one) => [one.name, one]));
   const parts = new Map<string, Map<string, string>>();
   const storedAs = new Map<string, string>();
+  /** As the file has them: the configuration's patterns are of these names. */
+  const storedModules = new Map<string, string>();
   const saved: Omit<SavedParameter, 'copy'>[] = [];
   const dead: string[] = [];
   const unknown: string[] = [];
@@ -277,6 +288,7 @@ function planAdapter(
     } else if (deadModules.has(module)) dead.push(name);
     else if (!(modules.get(module) instanceof Linear) || module === 'lm_head') unknown.push(name);
     else {
+      storedModules.set(module, match![1] ?? match![3] ?? '');
       const part = match![2] ?? match![4] ?? '';
       parts.set(module, (parts.get(module) ?? new Map<string, string>()).set(part, name));
       storedAs.set(`${module}.${part}${part === 'lora_magnitude_vector' ? '' : '.weight'}`, name);
@@ -291,7 +303,16 @@ function planAdapter(
     });
   }
   const targets = Array.from(parts, ([module, tensors]) =>
-    targetOf(module, modules.get(module) as Linear, tensors, file, stored),
+    targetOf(
+      {
+        name: module,
+        storedName: storedModules.get(module) ?? module,
+        linear: modules.get(module) as Linear,
+      },
+      tensors,
+      file,
+      stored,
+    ),
   );
   for (const { name, original } of saved) {
     refuseShape(file, storedAs.get(name)!, original.shape, stored);
@@ -301,8 +322,7 @@ function planAdapter(
 }
 
 function targetOf(
-  module: string,
-  linear: Linear,
+  { name: module, storedName, linear }: { name: string; storedName: string; linear: Linear },
   parts: ReadonlyMap<string, string>,
   file: SafetensorsFile,
   stored: StoredConfig,
@@ -317,12 +337,12 @@ function targetOf(
       remedy: 'use the configuration that belongs to these weights, or save the adapter again',
     });
   }
-  const rank = stored.rankOf(module);
+  const rank = stored.rankOf(storedName);
   const { inFeatures, outFeatures } = linear;
   refuseShape(file, parts.get('lora_A')!, [rank, inFeatures], stored);
   refuseShape(file, parts.get('lora_B')!, [outFeatures, rank], stored);
   if (stored.kind === 'dora') refuseShape(file, parts.get('lora_magnitude_vector')!, [outFeatures], stored);
-  return { name: module, linear, rank, alpha: stored.alphaOf(module) };
+  return { name: module, linear, rank, alpha: stored.alphaOf(storedName) };
 }
 
 function fill(

@@ -48,10 +48,20 @@ export function applyAdapter(model: Gemma3n, adapter: AdapterPart, options: Appl
   const { targets, saved } = select(config, modulesOf(model), { parts: PARTS, refusal });
   const adapters = Adapters.of(model);
   adapters.refuseTaken(name);
+  const before = adapters.active;
   adapters.disable();
-  const made = createAdapter(targets, parametersOf(saved, checkpointName), { name, config, trainable: true });
-  for (const layer of made.layers.values()) layer.initialise(config.init);
-  adapters.add(made);
+  try {
+    const made = createAdapter(targets, parametersOf(saved, checkpointName), {
+      name,
+      config,
+      trainable: true,
+    });
+    for (const layer of made.layers.values()) layer.initialise(config.init);
+    adapters.add(made);
+  } catch (error) {
+    adapters.activate(before);
+    throw error;
+  }
   return model;
 }
 

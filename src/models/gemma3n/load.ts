@@ -11,6 +11,7 @@ import { decode, z } from '../../schema.js';
 import { manualSeed, randomState, setRandomState, withDefaults, type DType } from '../../tensor/index.js';
 import { loadAdapter } from './adapter-files.js';
 import { setBase } from './base-model.js';
+import { rememberWeights } from './base-weights.js';
 import { decodeConfig, type Gemma3nConfig, type JsonObject } from './config.js';
 import { EMBEDDINGS } from './mapped-embeddings.js';
 import { placeOf } from './model-place.js';
@@ -82,6 +83,7 @@ export async function fromPretrained(dirOrRepo: string, options: LoadOptions = {
   try {
     loadWeights(model, folder, { embeddings, quantise: quantisation });
     setBase(model, place.base);
+    rememberWeights(model, folder);
     const chosenAdapter = place.adapter ?? adapter;
     const { offline, signal } = where;
     if (chosenAdapter !== undefined) await loadAdapter(model, chosenAdapter, { offline, signal });
