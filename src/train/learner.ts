@@ -57,11 +57,9 @@ import { findGradientFault } from './gradient-search.js';
 import { findNotFinite } from './nan-search.js';
 import type { ModelOptions, StepOptions } from './options.js';
 import { peakFlops } from './peak.js';
+import { RecentBatches } from './recent-batches.js';
 
 type Forwarded = Omit<RecomputedLoss, 'dispose'> & Partial<RecomputedLoss>;
-
-/** Of a step's batches, so many are kept for a look at gradients that are not finite, and always the newest. */
-const REMEMBERED_BYTES = 64 * 2 ** 20;
 
 /** What the host sends to make a learner. */
 export interface LearnerSpec {
@@ -127,7 +125,7 @@ export class Learner {
   #numLabels = 0;
   #skipped = 0;
   /** The step's newest, to be looked at again when its gradient is not finite. */
-  #batches: Batch[] = [];
+  readonly #batches = new RecentBatches();
   #numFlops = 0;
   #stepMs = 0;
   #waitMs = 0;
@@ -258,7 +256,7 @@ export class Learner {
     const result = this.#work(() => this.#update(rows));
     const { stepMs, waitMs, flops } = { stepMs: this.#stepMs, waitMs: this.#waitMs, flops: this.#numFlops };
     this.#lossSum = this.#numLabels = this.#skipped = this.#stepMs = this.#waitMs = this.#numFlops = 0;
-    this.#batches = [];
+    this.#batches.clear();
     this.#state = this.#present();
     const perSecond = (1000 * flops) / Math.max(1e-3, stepMs + waitMs);
     return {
@@ -334,23 +332,12 @@ export class Learner {
     } else if (this.#spec.step?.optimizerInBackward) this.#pending = pass;
     else {
       pass.backward();
-      this.#remember(batch);
+      this.#batches.add(batch);
     }
     const { forward, backward } = this.#flops.count(batchShape(batch, this.#model.config.text.slidingWindow));
     this.#numFlops += numLabels === 0 ? forward : forward + backward;
     this.#lossSum += value;
     this.#numLabels += numLabels;
-  }
-
-  #remember(batch: Batch): void {
-    this.#batches.push(batch);
-    const bytesOf = (one: Batch) =>
-      Object.values(one).reduce<number>(
-        (sum, field) => sum + ((field as { data?: ArrayBufferView } | undefined)?.data?.byteLength ?? 0),
-        0,
-      );
-    let bytes = this.#batches.reduce((sum, one) => sum + bytesOf(one), 0);
-    while (bytes > REMEMBERED_BYTES && this.#batches.length > 1) bytes -= bytesOf(this.#batches.shift()!);
   }
 
   /** The module where the backward pass of one of the step's batches went wrong, in words; none where it is not found. */
