@@ -220,6 +220,13 @@ describe('what fits', () => {
     expect(found.method).toBe('qlora');
   });
 
+  it('has no rank larger than a matrix', async () => {
+    await expect(fit({ ...E2B, rank: 513, memoryBytes: bytesOf('80GiB') })).rejects.toThrow(
+      /--rank: expected at most 512, .* google\/gemma-3n-E2B-it .*, received 513/,
+    );
+    expect(await fit({ ...E2B, rank: 512, memoryBytes: bytesOf('80GiB') })).toMatchObject({ rank: 512 });
+  });
+
   it('is an adapter where a rank is named', async () => {
     const found = await fit({ ...E2B, rank: 4, memoryBytes: bytesOf('80GiB') });
     expect(found).toMatchObject({ method: 'lora', rank: 4 });

@@ -52,17 +52,18 @@ const RATES = { full: 1e-5, lora: 2e-4, dora: 2e-4, qlora: 2e-4 } as const;
 /** A memory of less is a number that lacks its unit. */
 const LEAST_BYTES = 1e6;
 
-/** @throws {ConfigError} when nothing fits, with the least that would */
+/** @throws {ConfigError} when nothing fits, with the least that would, and for a rank larger than a matrix */
 export async function fit(options: FitOptions): Promise<Fit> {
   const { method, memoryBytes, rank, task } = options;
   const limit = HEADROOM * memoryBytes;
   // Who names a rank wants an adapter.
   const methods = method ? [method] : METHODS.filter((one) => one !== 'full' || rank === undefined);
-  const { dtype, peakOf } = await predictorOf(options);
+  const { dtype, mostRank, peakOf } = await predictorOf(options);
+  if (rank !== undefined && rank > mostRank) throw largeRank(options.model, rank, mostRank);
   /** Of each method, what needs least. */
   const least = new Map<Method, Fit>();
   for (const one of methods) {
-    const ranks = one === 'full' ? [RANKS[0]!] : rank !== undefined ? [rank] : RANKS;
+    const ranks = one === 'full' ? [RANKS[0]!] : ranksOf(rank, mostRank);
     for (const tokens of TOKENS) {
       for (const checkpointing of [false, true]) {
         for (const each of ranks) {
@@ -94,6 +95,22 @@ export async function fit(options: FitOptions): Promise<Fit> {
       method && method !== 'qlora'
         ? 'give more, a smaller model, or --method qlora'
         : 'give more, or a smaller model',
+  });
+}
+
+/** The given one, else those that the smallest matrix holds. */
+function ranksOf(rank: number | undefined, most: number): readonly number[] {
+  if (rank !== undefined) return [rank];
+  const fitting = RANKS.filter((one) => one <= most);
+  return fitting.length > 0 ? fitting : [most];
+}
+
+function largeRank(model: string, rank: number, most: number): ConfigError {
+  return new ConfigError({
+    where: '--rank',
+    expected: `at most ${most}, the shorter side of the smallest matrix of ${model} that takes an adapter`,
+    received: String(rank),
+    remedy: `write for example --rank ${Math.min(16, most)}`,
   });
 }
 

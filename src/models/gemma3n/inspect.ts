@@ -127,6 +127,8 @@ export async function recipePredictor(
   { signal }: { readonly signal?: AbortSignal | undefined } = {},
 ): Promise<{
   readonly dtype: DType;
+  /** Of an adapter on the text tower's projections: the shorter side of the smallest matrix. */
+  readonly mostRank: number;
   readonly peakOf: (options: Omit<RecipeOptions, 'dtype' | 'imageSize'>) => number;
 }> {
   const place =
@@ -135,7 +137,12 @@ export async function recipePredictor(
   const counts = countParameters(config);
   const dtype = COMPUTE_DTYPES.find((one) => one === statedDType(config.raw)) ?? 'float32';
   const imageSize = imageSizeOf(config);
-  return { dtype, peakOf: (options) => recipePeak(config, counts, { ...options, dtype, imageSize }) };
+  const { hiddenSize, numKeyValueHeads, headDim, intermediateSize } = config.text;
+  return {
+    dtype,
+    mostRank: Math.min(hiddenSize, numKeyValueHeads * headDim, ...intermediateSize),
+    peakOf: (options) => recipePeak(config, counts, { ...options, dtype, imageSize }),
+  };
 }
 
 async function read(
