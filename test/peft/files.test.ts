@@ -149,6 +149,11 @@ describe('an adapter that does not fit', () => {
       /expected tensors for modules of this model.*unknown 1 tensor: .*layers\.77.*made for "fixtures\/reference\/text-sharing"/,
     ],
     [
+      'with an output head of its own',
+      { tensors: (all) => void all.set('base_model.model.lm_head.weight', zeros([96, 32])) },
+      /expected an output head that is the token embedding, .*lm_head\.weight, a head of its own; train .*embed_tokens/,
+    ],
+    [
       'of another width',
       { tensors: (all) => void all.set(A, zeros([4, 48])) },
       /q_proj\.lora_A\.weight": expected shape \[4, 32\].*received \[4, 48\]; the adapter was made for/,

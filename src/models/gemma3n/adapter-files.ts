@@ -294,6 +294,8 @@ function planAdapter(
       storedAs.set(`${module}.${part}${part === 'lora_magnitude_vector' ? '' : '.weight'}`, name);
     }
   }
+  const heads = unknown.filter((name) => /\.lm_head\.(?:weight|bias)$/.test(name));
+  if (heads.length > 0 && !model.lmHead) throw looseHead(file, heads);
   if (unknown.length > 0) throw unknownModules(file, unknown, stored, folder);
   if (parts.size + saved.length === 0) {
     throw checkpointFault(file.path, undefined, {
@@ -400,6 +402,15 @@ function configOf({ kind, rank, alpha, dropout, rsLora }: StoredConfig): Adapter
 
 function of({ base }: StoredConfig): string {
   return base === undefined ? '' : `; the adapter was made for ${quote(base)}`;
+}
+
+/** As PEFT saves it: the head learnt by itself, and the embedding stayed. */
+function looseHead(file: SafetensorsFile, heads: readonly string[]): Error {
+  return checkpointFault(file.path, undefined, {
+    expected: 'an output head that is the token embedding, as in this model (tie_word_embeddings)',
+    received: `${listNames(heads)}, a head of its own`,
+    remedy: 'train the adapter with modules_to_save ["embed_tokens"], or with none',
+  });
 }
 
 function unknownModules(

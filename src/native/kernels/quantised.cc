@@ -80,7 +80,7 @@ Tensor product(const Tensor& x, const Quantised& weight, const Bias& bias) {
   if (x.numel() == 0) return at::empty(shape, x.options());
   const auto dtype = x.scalar_type();
   const int64_t count = x.numel() / weight.size;
-  const bool isKernels = x.is_cpu() && hasLanes() && hasLanes() && (!has(bias) || bias->is_contiguous());
+  const bool isKernels = x.is_cpu() && hasLanes() && (!has(bias) || bias->is_contiguous());
   if (count <= kMostFewRows && isKernels && (dtype == at::kFloat || dtype == at::kBFloat16)) {
     const Tensor given = x.contiguous(), y = at::empty(shape, x.options());
     if (dtype == at::kFloat) fewRows<float>(given, weight, bias, y);
