@@ -25,17 +25,10 @@
 #include "few-rows-kernels.h"
 #include "few-rows.h"
 #include "low-rank.h"
-#include "shares.h"
+#include "rows.h"
 
 namespace sluice {
-namespace {
 
-using at::Tensor;
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
-using Bias = std::optional<Tensor>;
-
-/// Whether libtorch's own products of bfloat16 are slow here: they need AVX-512 at least.
 bool isBf16Slow() {
 #if defined(__x86_64__)
   static const bool slow = !(__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
@@ -45,6 +38,13 @@ bool isBf16Slow() {
   return false;
 #endif
 }
+
+namespace {
+
+using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+using Bias = std::optional<Tensor>;
 
 bool isLinear(const Tensor& x, const Tensor& weight, const Bias& bias) {
   if (x.dim() == 0 || x.numel() == 0 || weight.dim() != 2 || weight.size(1) != x.size(-1)) return false;
@@ -143,7 +143,7 @@ class WideLinear : public torch::autograd::Function<WideLinear> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
-    TORCH_CHECK(!at::GradMode::is_enabled(), "linear: expected to be derived once, received a second derivative");
+    refuseSecondDerivative("linear");
     at::AutoDispatchBelowADInplaceOrView below;
     const auto saved = context->get_saved_variables();
     const Tensor &given = saved[0], &weight = saved[1];
@@ -175,7 +175,7 @@ class NarrowLinear : public torch::autograd::Function<NarrowLinear> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
-    TORCH_CHECK(!at::GradMode::is_enabled(), "linear: expected to be derived once, received a second derivative");
+    refuseSecondDerivative("linear");
     at::AutoDispatchBelowADInplaceOrView below;
     const auto saved = context->get_saved_variables();
     const Tensor &given = saved[0], &weight = saved[1];

@@ -25,7 +25,9 @@
 
 #include "composed.h"
 #include "few-rows.h"
+#include "known-output.h"
 #include "low-rank.h"
+#include "rows.h"
 
 namespace sluice {
 namespace {
@@ -221,7 +223,7 @@ class Lora : public torch::autograd::Function<Lora> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
-    TORCH_CHECK(!at::GradMode::is_enabled(), "lora: expected to be derived once, received a second derivative");
+    refuseSecondDerivative("lora");
     at::AutoDispatchBelowADInplaceOrView below;
     const auto saved = context->get_saved_variables();
     const auto dtypes = context->saved_data["dtypes"].toIntVector();
@@ -314,10 +316,7 @@ Tensor loraOne(const Tensor& x, const Tensor& weight, const Maybe& bias, const T
                const Maybe& gain, const Maybe& output) {
   Group group = groupOf(x, weight, Maybes({bias}), a, b, scale, Maybes({gain}));
   if (has(output)) {
-    TORCH_CHECK(!has(gain) && output->scalar_type() == x.scalar_type() && output->sizes() == shapeOf(x, weight),
-                "lora: expected an output of x's dtype and shape ", at::IntArrayRef(shapeOf(x, weight)),
-                ", and no gain, received ",
-                output->sizes(), " of ", output->scalar_type(), has(gain) ? " and a gain" : "");
+    checkKnownOutput("lora", *output, x, weight.size(0), has(gain));
     group.output = *output;
   }
   return run(group)[0];

@@ -20,7 +20,7 @@
 
 #include "builds.h"
 #include "loss-kernels.h"
-#include "shares.h"
+#include "rows.h"
 
 namespace sluice {
 namespace {
@@ -79,7 +79,7 @@ class Tie : public torch::autograd::Function<Tie> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
-    TORCH_CHECK(!at::GradMode::is_enabled(), "tie: expected to be derived once, received a second derivative");
+    refuseSecondDerivative("tie");
     const Tensor gradient = context->get_saved_variables()[0];
     const auto dtype = context->saved_data["dtype"].toScalarType();
     // A number on the CPU keeps its precision beside a tensor of another dtype; on other devices it needs a dim for that.

@@ -27,8 +27,10 @@
 #include "builds.h"
 #include "composed.h"
 #include "few-rows-kernels.h"
+#include "few-rows.h"
+#include "known-output.h"
 #include "quantised-kernels.h"
-#include "shares.h"
+#include "rows.h"
 
 namespace sluice {
 namespace {
@@ -40,17 +42,6 @@ using Bias = std::optional<Tensor>;
 
 /// Numbers of W at a time.
 constexpr int64_t kStretch = int64_t{1} << 22;
-
-/// Whether libtorch's own products of bfloat16 are slow here: they need AVX-512.
-bool isBf16Slow() {
-#if defined(__x86_64__)
-  static const bool slow = !(__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-                             __builtin_cpu_supports("avx512dq"));
-  return slow;
-#else
-  return false;
-#endif
-}
 
 /// Each thread makes a row of W and multiplies it, for its share of the rows.
 template <class T>
@@ -137,12 +128,8 @@ struct Sum {
 /// y, and what its gradients need: the sum before the gain, x a^T. @param output y where that is known
 Sum updated(const Tensor& x, const Quantised& weight, const Bias& bias, const Update& update, const Bias& output) {
   if (has(output)) {
-    auto shape = x.sizes().vec();
-    shape.back() = weight.rows;
-    TORCH_CHECK(!update.gain.defined() && output->scalar_type() == x.scalar_type() && output->sizes() == shape,
-                "quantised_lora: expected an output of x's dtype and shape ", at::IntArrayRef(shape), ", and no gain, received ",
-                output->sizes(), " of ", output->scalar_type(), update.gain.defined() ? " and a gain" : "");
-    return {output->view(shape), Tensor(), at::mm(x.reshape({-1, weight.size}), update.a.t())};
+    checkKnownOutput("quantised_lora", *output, x, weight.rows, update.gain.defined());
+    return {output->view(output->sizes()), Tensor(), at::mm(x.reshape({-1, weight.size}), update.a.t())};
   }
   const bool isGained = update.gain.defined();
   const Tensor y = product(x, weight, isGained ? std::nullopt : bias), sum = y.view({-1, weight.rows});
@@ -166,8 +153,7 @@ class QuantisedLinear : public torch::autograd::Function<QuantisedLinear> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
-    TORCH_CHECK(!at::GradMode::is_enabled(),
-                "quantised_linear: expected to be derived once, received a second derivative");
+    refuseSecondDerivative("quantised_linear");
     at::AutoDispatchBelowADInplaceOrView below;
     const auto saved = context->get_saved_variables();
     const auto shape = context->saved_data["shape"].toIntVector();
@@ -201,7 +187,7 @@ class QuantisedLora : public torch::autograd::Function<QuantisedLora> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
-    TORCH_CHECK(!at::GradMode::is_enabled(), "quantised_lora: expected to be derived once, received a second derivative");
+    refuseSecondDerivative("quantised_lora");
     at::AutoDispatchBelowADInplaceOrView below;
     const auto saved = context->get_saved_variables();
     const Tensor &given = saved[4], &a = saved[5], &b = saved[6], &gain = saved[7], &sum = saved[8], &down = saved[9];
