@@ -91,19 +91,20 @@ export function scope<T>(fn: () => T): T {
 
 /** Takes a tensor out of every scope: it lives until `dispose` or the garbage collector. */
 export function keep<T extends Tensor>(tensor: T): T {
-  if (!tensor.kept) {
-    tensor.kept = true;
-    if (scopes.length > 0) watch(tensor);
-  }
-  return tensor;
+  return takeOut(tensor);
 }
 
 /** As `keep`, for an owner that is sure to dispose of it: the collector need not hurry for its bytes. To be told of many
  *  sets it to work beside the engine's threads. */
 export function own<T extends Tensor>(tensor: T): T {
+  return takeOut(tensor, 0);
+}
+
+/** @param bytes see `watch`; outside of every scope it is watched already */
+function takeOut<T extends Tensor>(tensor: T, bytes?: number): T {
   if (!tensor.kept) {
     tensor.kept = true;
-    watch(tensor, 0);
+    if (scopes.length > 0) watch(tensor, bytes);
   }
   return tensor;
 }
