@@ -5,7 +5,8 @@ export { elementBytes, engineDType, type StoredDType, type TensorEntry } from '.
 export { writeModelFiles, writtenAs, type ModelFiles, type WritableWeight } from './model-files.js';
 export { encodeArrays, readArrays, type PlainTensor } from './plain-arrays.js';
 export { readHeader, SafetensorsFile, type TensorSource } from './safetensors.js';
-export { isObject, parseStrictJson } from './strict-json.js';
+export { readStrictJson } from './json-file.js';
+export { isObject } from './strict-json.js';
 export { indexFile, isWeightFile, openWeights, readIndex, singleFile } from './shards.js';
 export {
   checkpointFolder,

@@ -7,9 +7,9 @@ import {
   engineDType,
   isObject,
   listNames,
-  parseStrictJson,
   quote,
   readFault,
+  readStrictJson,
   replaceFolder,
   SafetensorsFile,
   showShape,
@@ -208,16 +208,9 @@ export function isAdapterFile(name: string): boolean {
 /** Reads and checks a folder's adapter_config.json. */
 export function readStored(folder: string): StoredConfig {
   const path = join(folder, ADAPTER_CONFIG);
-  let json: unknown;
-  try {
-    const { size } = fs.statSync(path);
-    if (size > MOST_CONFIG_BYTES)
-      throw new Error(`${size} bytes, where ${MOST_CONFIG_BYTES} are more than enough`);
-    json = parseStrictJson(fs.readFileSync(path, 'utf8'));
-    if (!isObject(json)) throw new Error('no object');
-  } catch (cause) {
-    throw readFault(path, "an adapter's configuration in JSON", cause);
-  }
+  const what = "an adapter's configuration in JSON";
+  const json = readStrictJson(path, what, MOST_CONFIG_BYTES);
+  if (!isObject(json)) throw readFault(path, what, new Error('no object'));
   return readAdapterConfig(json, path);
 }
 
@@ -238,6 +231,14 @@ export function openAdapter(folder: string): SafetensorsFile {
     }
     throw readFault(path, "an adapter's weights in safetensors", cause);
   }
+}
+
+/** What a file holds of one module. */
+interface StoredParts {
+  /** Its name there: the configuration's patterns are of it. */
+  readonly module: string;
+  /** Tensors by 'lora_A' and so on. */
+  readonly tensors: Map<string, string>;
 }
 
 interface AdapterPlan {
@@ -264,10 +265,8 @@ function planAdapter(
   );
   const own = parametersOf([['', model]], checkpointName).map((one) => ({ ...one, name: one.name.slice(1) }));
   const parameters = new Map(own.map((one) => [one.name, one]));
-  const parts = new Map<string, Map<string, string>>();
+  const parts = new Map<string, StoredParts>();
   const storedAs = new Map<string, string>();
-  /** As the file has them: the configuration's patterns are of these names. */
-  const storedModules = new Map<string, string>();
   const saved: Omit<SavedParameter, 'copy'>[] = [];
   const dead: string[] = [];
   const unknown: string[] = [];
@@ -288,9 +287,10 @@ function planAdapter(
     } else if (deadModules.has(module)) dead.push(name);
     else if (!(modules.get(module) instanceof Linear) || module === 'lm_head') unknown.push(name);
     else {
-      storedModules.set(module, match![1] ?? match![3] ?? '');
       const part = match![2] ?? match![4] ?? '';
-      parts.set(module, (parts.get(module) ?? new Map<string, string>()).set(part, name));
+      const found = parts.get(module) ?? { module: match![1] ?? match![3] ?? '', tensors: new Map() };
+      found.tensors.set(part, name);
+      parts.set(module, found);
       storedAs.set(`${module}.${part}${part === 'lora_magnitude_vector' ? '' : '.weight'}`, name);
     }
   }
@@ -304,17 +304,8 @@ function planAdapter(
       remedy: 'save it again',
     });
   }
-  const targets = Array.from(parts, ([module, tensors]) =>
-    targetOf(
-      {
-        name: module,
-        storedName: storedModules.get(module) ?? module,
-        linear: modules.get(module) as Linear,
-      },
-      tensors,
-      file,
-      stored,
-    ),
+  const targets = Array.from(parts, ([module, found]) =>
+    targetOf(module, modules.get(module) as Linear, found, file, stored),
   );
   for (const { name, original } of saved) {
     refuseShape(file, storedAs.get(name)!, original.shape, stored);
@@ -324,8 +315,9 @@ function planAdapter(
 }
 
 function targetOf(
-  { name: module, storedName, linear }: { name: string; storedName: string; linear: Linear },
-  parts: ReadonlyMap<string, string>,
+  module: string,
+  linear: Linear,
+  { module: storedName, tensors: parts }: StoredParts,
   file: SafetensorsFile,
   stored: StoredConfig,
 ): Target {

@@ -2,9 +2,9 @@
 // not put beside weights that it was not trained with.
 
 import { createHash } from 'node:crypto';
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { checkpointFault, openWeights, parseStrictJson, quote, readFault } from '../../checkpoint/index.js';
+import { checkpointFault, openWeights, quote, readStrictJson } from '../../checkpoint/index.js';
 import { decode, z } from '../../schema.js';
 import { cat, scope, type Tensor } from '../../tensor/index.js';
 import { baseOf, type BaseModel } from './base-model.js';
@@ -58,7 +58,7 @@ function endsOf(tensor: Tensor): Uint8Array {
   const flat = tensor.reshape([-1]);
   const count = Math.min(ENDS, tensor.numel);
   const ends = cat([flat.narrow(0, 0, count), flat.narrow(0, tensor.numel - count, count)], 0);
-  const numbers = ends.to('bfloat16').to('float32').toTypedArray();
+  const numbers = ends.to('bfloat16').toTypedArray();
   return new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength);
 }
 
@@ -85,14 +85,7 @@ export function checkWeights(model: Gemma3n, folder: string): true | undefined {
 function readBase(folder: string): z.output<typeof schema> | undefined {
   const path = join(folder, BASE_FILE);
   if (!existsSync(path)) return undefined;
-  let json: unknown;
-  try {
-    if (statSync(path).size > MOST_BYTES) throw new Error(`more than ${MOST_BYTES} bytes`);
-    json = parseStrictJson(readFileSync(path, 'utf8'));
-  } catch (cause) {
-    throw readFault(path, "what an adapter's base is, in JSON", cause);
-  }
-  return decode(schema, json, path);
+  return decode(schema, readStrictJson(path, "what an adapter's base is, in JSON", MOST_BYTES), path);
 }
 
 function named(path: BaseModel['path'] | null | undefined): string {

@@ -1,9 +1,9 @@
 // How frozen weights of Gemma 3n are quantised: the options, what a model was quantised by, and the file that tells it of an
 // adapter's base.
 
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { parseStrictJson, readFault } from '../../checkpoint/index.js';
+import { readStrictJson } from '../../checkpoint/index.js';
 import { ConfigError } from '../../errors.js';
 import { BLOCK_SIZES, WEIGHT_FORMATS } from '../../nn/index.js';
 import { decode, z } from '../../schema.js';
@@ -91,6 +91,7 @@ export function refuseMappedAndQuantised(
 
 /** Of an adapter's folder whose base was quantised while it learnt. PEFT does not read it. */
 export const QUANTISE_FILE = 'quantise.json';
+const MOST_BYTES = 2 ** 16;
 
 /** The file beside an adapter's, where its base is quantised. */
 export function quantiseText(model: Gemma3n): string | undefined {
@@ -103,12 +104,7 @@ export function quantiseText(model: Gemma3n): string | undefined {
 export function readQuantise(folder: string): Quantisation | undefined {
   const path = join(folder, QUANTISE_FILE);
   if (!existsSync(path)) return undefined;
-  let json: unknown;
-  try {
-    json = parseStrictJson(readFileSync(path, 'utf8'));
-  } catch (cause) {
-    throw readFault(path, "how an adapter's base was quantised, in JSON", cause);
-  }
+  const json = readStrictJson(path, "how an adapter's base was quantised, in JSON", MOST_BYTES);
   return decode(QUANTISATION, json, path);
 }
 
