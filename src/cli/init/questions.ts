@@ -17,15 +17,14 @@ export function askOnTerminal(
 ): Ask & Disposable {
   const lines = createInterface({ input, output });
   const answers = lines[Symbol.asyncIterator]();
-  const aborted = new Promise<never>((_, reject) => {
-    signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
-  });
-  aborted.catch(() => undefined); // where nobody waits for an answer
+  const leave = (): void => lines.close();
+  signal.addEventListener('abort', leave, { once: true });
   const ask: Ask = async (question, check, suggestion) => {
     for (;;) {
       signal.throwIfAborted();
       output.write(`${question}${suggestion === undefined ? '' : ` [${suggestion}]`}: `);
-      const line = await Promise.race([answers.next(), aborted]);
+      const line = await answers.next();
+      signal.throwIfAborted();
       if (line.done) throw ended(question);
       try {
         return check(line.value.trim() || (suggestion ?? ''));
@@ -34,7 +33,11 @@ export function askOnTerminal(
       }
     }
   };
-  return Object.assign(ask, { [Symbol.dispose]: () => lines.close() });
+  const end = (): void => {
+    signal.removeEventListener('abort', leave);
+    lines.close();
+  };
+  return Object.assign(ask, { [Symbol.dispose]: end });
 }
 
 function ended(question: string): ConfigError {
